@@ -1,0 +1,68 @@
+//! Bodies of requests and of answers that are no worktree.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::path_text::{PathText, PathTextError};
+
+/// A path in a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PathRequest {
+    /// An absolute path.
+    #[serde(default)]
+    pub path: String,
+    /// Exact bytes of the path in base64; wins over `path`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_base64: Option<String>,
+}
+
+impl PathRequest {
+    /// The request about `path`.
+    pub fn of(path: &Path) -> Self {
+        let PathText { text, base64 } = PathText::of(path);
+        Self { path: text, path_base64: base64 }
+    }
+
+    /// The path that is asked about, exactly.
+    pub fn path(&self) -> Result<PathBuf, PathTextError> {
+        PathText::path(&self.path, self.path_base64.as_deref())
+    }
+}
+
+/// Body of [`crate::routes::REASSIGN`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ReassignRequest {
+    /// The worktree.
+    #[serde(flatten)]
+    pub path: PathRequest,
+    /// Move it although its volume exists (or can't be asked after); the data stays under the old name.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// What `DELETE` on [`crate::routes::REPOSITORIES`] takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ForgetRequest {
+    /// A path in the repository, or the path of a missing worktree.
+    #[serde(flatten)]
+    pub path: PathRequest,
+    /// Only say what would be forgotten.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What was, or would be, forgotten.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Forgotten {
+    /// The repository's common dir.
+    pub repository: String,
+    /// Whether the repository is no longer watched (false: one missing worktree of it was meant).
+    pub whole_repository: bool,
+    /// The allocations that become stale.
+    pub allocations: Vec<crate::Allocation>,
+}

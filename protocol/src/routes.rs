@@ -1,0 +1,23 @@
+//! Paths of the HTTP API. The version is the first segment.
+
+/// The prefix of this version of the API.
+pub const V1: &str = "/v1";
+/// `GET`: worktrees with an allocation; `PUT`: the allocation of the worktree that holds a path.
+pub const WORKTREES: &str = "/v1/worktrees";
+/// `POST`: gives a worktree another offset.
+pub const REASSIGN: &str = "/v1/worktrees/reassign";
+/// `GET`: watched repositories; `PUT`: watch one; `DELETE`: forget one.
+pub const REPOSITORIES: &str = "/v1/repositories";
+/// `GET`: changes of allocations as server-sent events.
+pub const EVENTS: &str = "/v1/events";
+/// `GET`: what the daemon is and how it fares.
+pub const HEALTH: &str = "/v1/health";
+/// `GET`: the checks behind `wtd-client doctor` that only the daemon can make.
+pub const CHECKS: &str = "/v1/checks";
+/// `GET`: this API in OpenAPI's own terms.
+pub const OPENAPI: &str = "/v1/openapi.json";
+/// `GET`: Prometheus text.
+pub const METRICS: &str = "/metrics";
+
+/// The `Host` that requests over the Unix socket carry.
+pub const HOST: &str = "wtd";
