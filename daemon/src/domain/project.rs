@@ -1,0 +1,162 @@
+//! A project's configuration, as far as it bears on allocations: what `wtd.toml` declares, or the built-in values.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU16;
+
+use wtd_protocol::variable::{DB_HOST_PORT, Variable};
+
+use super::names::project_name;
+
+/// PostgreSQL's port (IANA service names registry).
+pub const POSTGRESQL_PORT: u16 = 5432;
+
+/// The database's base port unless a project declares another.
+const DATABASE_PORT: NonZeroU16 = NonZeroU16::new(POSTGRESQL_PORT).unwrap();
+
+/// The stem of the database's volume unless a project declares another.
+pub const VOLUME_STEM: &str = "db_data";
+
+/// How a project's worktrees share a database server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DatabaseMode {
+    /// Own port, own volume, own name.
+    Isolated,
+    /// One server, a database for each worktree.
+    Database,
+    /// One server, a schema for each worktree.
+    Schema,
+    /// One server, one database.
+    Shared,
+}
+
+impl DatabaseMode {
+    /// Every mode.
+    pub const ALL: [Self; 4] = [Self::Isolated, Self::Database, Self::Schema, Self::Shared];
+
+    /// The word for this mode in `wtd.toml`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Isolated => "isolated",
+            Self::Database => "database",
+            Self::Schema => "schema",
+            Self::Shared => "shared",
+        }
+    }
+
+    /// The mode that [`DatabaseMode::as_str`] names so.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.as_str() == word)
+    }
+
+    /// Whether each worktree has a database of its own name unless the project says otherwise: not where all
+    /// worktrees use one database.
+    pub const fn names_per_worktree(self) -> bool {
+        matches!(self, Self::Isolated | Self::Database)
+    }
+
+    /// Whether the database's port moves with the offset.
+    pub const fn moves_port(self) -> bool {
+        matches!(self, Self::Isolated)
+    }
+}
+
+/// What a project declares. Without a `wtd.toml`, [`Project::named`] gives the built-in values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Project {
+    /// The project's name in the alphabet that Compose takes: `[a-z0-9][a-z0-9_-]*`, at most 40 bytes.
+    pub name: String,
+    /// Whether the name is a configured one, not a directory's.
+    pub name_is_configured: bool,
+    /// Variables and their base ports; `DB_HOST_PORT` is always among them.
+    pub base_ports: BTreeMap<Variable, NonZeroU16>,
+    /// How the database is shared.
+    pub database_mode: DatabaseMode,
+    /// Stem of the database's name.
+    pub database_stem: String,
+    /// Whether that stem is a configured one, not the project's name.
+    pub database_stem_is_configured: bool,
+    /// Whether each worktree's database has a name of its own.
+    pub database_name_per_worktree: bool,
+    /// Stem of the database's volume.
+    pub volume_stem: String,
+    /// Further volumes: variable and stem.
+    pub volume_stems: BTreeMap<Variable, String>,
+    /// What is wrong with the configuration, one line each, with file and line.
+    pub warnings: Vec<String>,
+}
+
+impl Project {
+    /// The built-in values for a project that declares nothing: PostgreSQL's port, everything isolated, the
+    /// database named after the project. `name` is a configured name or a directory's.
+    pub fn named(name: &str) -> Self {
+        let name = project_name(name);
+        Self {
+            base_ports: BTreeMap::from([(Variable::db_host_port(), DATABASE_PORT)]),
+            database_mode: DatabaseMode::Isolated,
+            name_is_configured: false,
+            database_stem: name.clone(),
+            database_stem_is_configured: false,
+            database_name_per_worktree: true,
+            volume_stem: VOLUME_STEM.to_owned(),
+            volume_stems: BTreeMap::new(),
+            warnings: Vec::new(),
+            name,
+        }
+    }
+
+    /// Gives the project another name, and its database too unless that has a name of its own.
+    pub fn rename(&mut self, name: &str) {
+        self.name = project_name(name);
+        if !self.database_stem_is_configured {
+            self.database_stem.clone_from(&self.name);
+        }
+    }
+
+    /// Whether a port moves with the offset: the database's does not where all worktrees use one server.
+    pub fn moves(&self, variable: &Variable) -> bool {
+        self.database_mode.moves_port() || variable.as_str() != DB_HOST_PORT
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_values_are_the_contracts() {
+        let project = Project::named("Inventiv Agents");
+        assert_eq!(project.name, "inventiv-agents");
+        assert_eq!(project.database_stem, "inventiv-agents");
+        assert_eq!(project.volume_stem, "db_data");
+        assert_eq!(project.base_ports.get("DB_HOST_PORT").map(|port| port.get()), Some(5432));
+        assert_eq!(project.base_ports.len(), 1);
+    }
+
+    #[test]
+    fn a_database_with_a_name_of_its_own_is_not_renamed_with_its_project() {
+        let mut project = Project::named("one");
+        project.rename("two");
+        assert_eq!((project.name.as_str(), project.database_stem.as_str()), ("two", "two"));
+        project.database_stem_is_configured = true;
+        project.rename("three");
+        assert_eq!((project.name.as_str(), project.database_stem.as_str()), ("three", "two"));
+    }
+
+    #[test]
+    fn only_a_database_of_ones_own_moves_its_port() {
+        let ui = Variable::new("UI_PORT").unwrap();
+        for mode in DatabaseMode::ALL {
+            let project = Project { database_mode: mode, ..Project::named("app") };
+            assert_eq!(project.moves(&Variable::db_host_port()), mode == DatabaseMode::Isolated);
+            assert!(project.moves(&ui));
+        }
+    }
+
+    #[test]
+    fn modes_are_called_as_in_wtd_toml() {
+        for mode in DatabaseMode::ALL {
+            assert_eq!(DatabaseMode::from_word(mode.as_str()), Some(mode));
+        }
+        assert_eq!(DatabaseMode::from_word("Isolated"), None);
+    }
+}
