@@ -25,8 +25,8 @@ impl PortRanges {
     }
 
     /// The ranges that make up the set, in the order they were given; they may overlap.
-    pub fn iter(&self) -> impl Iterator<Item = &RangeInclusive<u16>> {
-        self.0.iter()
+    pub fn ranges(&self) -> &[RangeInclusive<u16>] {
+        &self.0
     }
 
     /// Adds the ports of another set.

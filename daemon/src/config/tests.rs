@@ -1,0 +1,197 @@
+use clap::Parser;
+
+use super::*;
+
+/// The configuration from a command line, an environment (with `HOME=/h`) and the text of a file.
+fn load(flags: &[&str], environment: &[(&str, &str)], file: &str) -> Result<Config, ConfigError> {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("wtd")).unwrap();
+    std::fs::write(directory.path().join("wtd/config.toml"), file).unwrap();
+    let cli = Cli::try_parse_from(std::iter::once(&"wtd").chain(flags)).unwrap();
+    Config::load(&cli, |name| {
+        let given = environment.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
+        given.or_else(|| match name {
+            "HOME" => Some("/h".into()),
+            "XDG_CONFIG_HOME" => Some(directory.path().into()),
+            _ => None,
+        })
+    })
+}
+
+/// The one line that a file is refused with, from its line number on.
+fn complaint(file: &str) -> String {
+    let error = load(&[], &[], file).unwrap_err().to_string();
+    assert_eq!(error.lines().count(), 1, "{error}");
+    error.split_once("config.toml:").unwrap().1.to_owned()
+}
+
+#[test]
+fn the_command_line_is_well_formed() {
+    use clap::CommandFactory;
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn nothing_said_gives_the_built_in_values() {
+    let cli = Cli::try_parse_from(["wtd"]).unwrap();
+    let config = Config::load(&cli, |name| (name == "HOME").then(|| "/nonexistent".into())).unwrap();
+    assert_eq!(
+        config,
+        Config {
+            file: None,
+            state_dir: "/nonexistent/.local/state/wtd".into(),
+            socket: None,
+            roots: vec![],
+            reserved_ports: PortRanges::default(),
+            probe: true,
+            engine: Engine::Detect,
+            resync: Duration::from_secs(300),
+            log: "info".into(),
+            step: NonZeroU16::new(10_000).unwrap(),
+            avoid_ephemeral: false,
+            listen: None,
+        }
+    );
+}
+
+#[test]
+fn a_file_can_say_everything() {
+    let config = load(
+        &[],
+        &[],
+        r#"
+roots = ["~/src", "/srv/git"]
+reserved_ports = [8080, "9000-9010"]
+probe = false
+engine = "none"
+resync = "1m 30s"
+log = "warn,wtd=debug"
+step = 100
+avoid_ephemeral = true
+listen = "127.0.0.1:7878"
+"#,
+    )
+    .unwrap();
+    assert!(config.file.is_some());
+    assert_eq!(config.roots, [Path::new("/h/src"), Path::new("/srv/git")]);
+    assert_eq!(config.reserved_ports.to_string(), "8080,9000-9010");
+    assert!(!config.probe && config.avoid_ephemeral);
+    assert_eq!(config.engine, Engine::None);
+    assert_eq!(config.resync, Duration::from_secs(90));
+    assert_eq!(config.log, "warn,wtd=debug");
+    assert_eq!(config.step.get(), 100);
+    assert_eq!(config.listen, Some("127.0.0.1:7878".parse().unwrap()));
+}
+
+#[test]
+fn flags_go_before_variables_and_variables_before_the_file() {
+    let file = "step = 1000\nresync = \"1m\"\nengine = \"none\"\nprobe = true";
+    let environment = [
+        ("WTD_STEP", "2000"),
+        ("WTD_RESYNC", "2m"),
+        ("WTD_PROBE", "off"),
+        ("WTD_STATE_DIR", "/e"),
+        ("WTD_LOG", ""),
+    ];
+    let flags = ["--step", "3000", "--probe", "--state-dir", "/f", "--socket", "/s/wtd.sock"];
+    let config = load(&flags, &environment, file).unwrap();
+    assert_eq!(config.step.get(), 3000);
+    assert_eq!(config.resync, Duration::from_secs(120));
+    assert_eq!(config.engine, Engine::None);
+    assert_eq!(config.log, "info");
+    assert!(config.probe);
+    assert_eq!(config.state_dir, Path::new("/f"));
+    assert_eq!(config.socket.as_deref(), Some(Path::new("/s/wtd.sock")));
+
+    let config = load(&[], &environment, file).unwrap();
+    assert_eq!(config.step.get(), 2000);
+    assert!(!config.probe);
+    assert_eq!(config.state_dir, Path::new("/e"));
+}
+
+#[test]
+fn every_key_is_a_variable_and_a_flag_too() {
+    let settings = |config: Config| Config { file: None, ..config };
+    let environment = [
+        ("WTD_ROOTS", "/a:~/b::"),
+        ("WTD_RESERVED_PORTS", "1,5-7"),
+        ("WTD_PROBE", "0"),
+        ("WTD_ENGINE", "/run/podman.sock"),
+        ("WTD_RESYNC", "PT10S"),
+        ("WTD_LOG", "debug"),
+        ("WTD_STEP", "10"),
+        ("WTD_AVOID_EPHEMERAL", "yes"),
+        ("WTD_LISTEN", "localhost:80"),
+    ];
+    let flags = [
+        "--roots=/a",
+        "--roots=~/b",
+        "--reserved-ports=1,5-7",
+        "--probe=false",
+        "--engine=unix:///run/podman.sock",
+        "--resync=10s",
+        "--log=debug",
+        "--step=10",
+        "--avoid-ephemeral",
+        "--listen=127.0.0.1:80",
+    ];
+    let from_environment = settings(load(&[], &environment, "").unwrap());
+    assert_eq!(from_environment, settings(load(&flags, &[], "").unwrap()));
+    assert_eq!(from_environment.roots, [Path::new("/a"), Path::new("/h/b")]);
+    assert_ne!(from_environment, settings(load(&[], &[], "").unwrap()));
+}
+
+#[test]
+fn a_bad_file_is_refused_in_one_line_that_says_where() {
+    for (file, expected) in [
+        ("step = 5\nstep = 6", "2: "),
+        ("# x\nport = 1", "2: unknown field `port`"),
+        ("\n\nstep = 0", "3: \"0\" is no step"),
+        ("step = 60001", "1: \"60001\" is no step"),
+        ("step = -1", "1: \"-1\" is no step"),
+        ("step = \"x\"", "1: invalid type"),
+        ("probe = \"no\"", "1: invalid type"),
+        ("roots = \"x\"", "1: invalid type"),
+        ("roots = [\n\"src\"]", "1: \"src\" is not absolute"),
+        ("reserved_ports = [70000]", "1: \"70000\" is no port"),
+        ("reserved_ports = [\"9-8\"]", "1: \"9-8\" is no port"),
+        ("reserved_ports = [true]", "1: expected a port"),
+        ("engine = \"docker\"", "1: \"docker\" is no Docker host"),
+        ("resync = \"soon\"", "1: \"soon\" is no length of time"),
+        ("resync = \"10ms\"", "1: \"10ms\" is too short"),
+        ("resync = \"-5m\"", "1: \"-5m\" is too short"),
+        ("log = \"[\"", "1: \"[\" is no log filter"),
+        ("listen = \"0.0.0.0:1\"", "1: \"0.0.0.0:1\" is no loopback address"),
+        ("listen = \"[::]:1\"", "1: \"[::]:1\" is no loopback address"),
+        ("listen = \"example.org:1\"", "1: \"example.org:1\" is no address"),
+        ("= 1", "1: "),
+    ] {
+        let complaint = complaint(file);
+        assert!(complaint.starts_with(expected), "{file:?} gave {complaint:?}");
+    }
+    complaint(&format!("roots = {}", "[".repeat(10_000)));
+}
+
+#[test]
+fn a_bad_variable_is_named() {
+    let error = load(&[], &[("WTD_STEP", "many")], "").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "environment variable WTD_STEP: \"many\" is no step: write a number from 1 to 60000"
+    );
+}
+
+#[test]
+fn a_file_that_was_asked_for_has_to_be_there() {
+    let error = load(&["--config", "/nonexistent/wtd.toml"], &[], "").unwrap_err();
+    assert!(matches!(error, ConfigError::Unreadable { .. }), "{error}");
+    assert!(load(&[], &[("WTD_CONFIG", "/nonexistent/wtd.toml")], "").is_err());
+}
+
+#[test]
+fn without_a_home_there_is_no_tilde() {
+    let cli = Cli::try_parse_from(["wtd", "--roots=~/src", "--state-dir=/s"]).unwrap();
+    assert!(matches!(Config::load(&cli, |_| None), Err(ConfigError::NoHome(_))));
+    let cli = Cli::try_parse_from(["wtd"]).unwrap();
+    assert!(matches!(Config::load(&cli, |_| None), Err(ConfigError::NoStateDir)));
+}
