@@ -250,7 +250,7 @@ fn read_text(path: &Path) -> io::Result<String> {
 fn parse(path: &Path, text: &str) -> Result<Settings, ConfigError> {
     toml::from_str(text).map_err(|error| ConfigError::Invalid {
         path: path.to_owned(),
-        line: error.span().map_or(1, |span| crate::project_file::line_of(text, span.start)),
+        line: error.span().map_or(1, |span| crate::project_file::line_of(text.as_bytes(), span.start)),
         reason: error.message().replace('\n', " "),
     })
 }

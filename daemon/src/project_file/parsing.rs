@@ -1,0 +1,375 @@
+//! From the text of a `wtd.toml` to a project.
+
+use std::fmt::Display;
+use std::num::NonZeroU16;
+use std::ops::Range;
+use std::path::Path;
+
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
+use wtd_protocol::variable::{DB_HOST_PORT, Variable};
+
+use super::line_of;
+use crate::domain::names::{VolumeName, is_database_stem};
+use crate::domain::project::{DatabaseMode, Project};
+
+/// The most ports, and the most further volumes, that a project can declare.
+pub(super) const MAX_ENTRIES: usize = 64;
+
+/// The most warnings that one file gives; the rest are counted.
+pub(super) const MAX_WARNINGS: usize = 20;
+
+type Key<'t> = Spanned<DeString<'t>>;
+type Value<'t> = Spanned<DeValue<'t>>;
+
+/// What `bytes`, the content of `file`, make of the built-in values.
+pub(super) fn parse(built_in: Project, file: &Path, bytes: &[u8]) -> Project {
+    let mut parser = Parser { project: built_in, text: bytes, complaints: Vec::new() };
+    match std::str::from_utf8(bytes) {
+        Err(error) => {
+            parser.complain_at(error.valid_up_to(), "this is not UTF-8; nothing in the file is used")
+        }
+        Ok(text) => {
+            let (document, errors) = DeTable::parse_recoverable(text);
+            // The parser reports what it misses at the end before what it can't read on the way; the first in
+            // the file is most often the cause of the others.
+            let start_of = |error: &toml::de::Error| error.span().map_or(0, |span| span.start);
+            match errors.iter().min_by_key(|error| start_of(error)) {
+                Some(error) => parser.complain_at(
+                    start_of(error),
+                    format!("{}; nothing in the file is used", plain(error.message())),
+                ),
+                None => parser.document(document.get_ref()),
+            }
+        }
+    }
+    parser.finish(file)
+}
+
+/// A text from a stranger as one line of printable characters. Quotes and backslashes stay, since paths are to
+/// be copied.
+pub(super) fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '"' | '\'' | '\\' => plain.push(c),
+            _ => plain.extend(c.escape_debug()),
+        }
+    }
+    plain
+}
+
+struct Parser<'t> {
+    project: Project,
+    text: &'t [u8],
+    /// What is wrong, with the byte where it is.
+    complaints: Vec<(usize, String)>,
+}
+
+impl Parser<'_> {
+    fn document(&mut self, document: &DeTable<'_>) {
+        self.know(document, "", &["project", "ports", "database", "volumes", "env", "files", "shared"]);
+        if let Some(value) = document.get("project") {
+            self.project_name(value);
+        }
+        // The database first: whether a volume's name is free depends on it. Then ports, since a volume's
+        // variable may not be a port's.
+        if let Some(database) = self.table_at(document, "database") {
+            self.database(database);
+        }
+        if let Some(ports) = self.table_at(document, "ports") {
+            self.ports(ports);
+        }
+        if let Some(volumes) = self.table_at(document, "volumes") {
+            self.volumes(volumes);
+        }
+        self.not_applied_yet(document);
+    }
+
+    fn project_name(&mut self, value: &Value<'_>) {
+        let Some(name) = self.string("project", value) else { return };
+        if !name.contains(|c: char| c.is_ascii_alphanumeric()) {
+            return self.complain(
+                "project",
+                value.span(),
+                format_args!("{:?} has no letter or digit", start(name)),
+            );
+        }
+        self.project.rename(name);
+        self.project.name_is_configured = true;
+        if self.project.name != name {
+            let taken =
+                format!("{:?} is taken as {:?}, which Compose allows", start(name), self.project.name);
+            self.complain("project", value.span(), taken);
+        }
+    }
+
+    fn database(&mut self, database: &DeTable<'_>) {
+        self.know(
+            database,
+            "database.",
+            &["mode", "name", "name_per_worktree", "volume", "template", "seed"],
+        );
+        if let Some(value) = database.get("mode")
+            && let Some(word) = self.string("database.mode", value)
+        {
+            match DatabaseMode::from_word(word) {
+                Some(mode) => self.project.database_mode = mode,
+                None => {
+                    let modes = DatabaseMode::ALL.map(DatabaseMode::as_str).join(", ");
+                    let reason = format!("{:?} is none of {modes}", start(word));
+                    self.complain("database.mode", value.span(), reason);
+                }
+            }
+        }
+        if let Some(value) = database.get("name")
+            && let Some(name) = self.string("database.name", value)
+        {
+            if is_database_stem(name) {
+                name.clone_into(&mut self.project.database_stem);
+                self.project.database_stem_is_configured = true;
+            } else {
+                let reason =
+                    format!("{:?}: use letters, digits, _ and -, and don't begin with -", start(name));
+                self.complain("database.name", value.span(), reason);
+            }
+        }
+        self.name_per_worktree(database.get("name_per_worktree"));
+        if let Some(value) = database.get("volume")
+            && let Some(volume) = self.volume_stem("database.volume", value)
+        {
+            self.project.volume_stem = volume;
+        }
+        for key in ["template", "seed"] {
+            if let Some((name, value)) = database.get_key_value(key)
+                && self.string(&format!("database.{key}"), value).is_some()
+            {
+                self.complain_at(name.span().start, format!("database.{key} is not applied by this version"));
+            }
+        }
+    }
+
+    /// Only where each worktree has a server of its own is there a choice: in the other modes the mode says
+    /// whether worktrees share a database, and a name that says otherwise could make gc drop a shared one.
+    fn name_per_worktree(&mut self, value: Option<&Value<'_>>) {
+        const KEY: &str = "database.name_per_worktree";
+        let mode = self.project.database_mode;
+        self.project.database_name_per_worktree = mode.names_per_worktree();
+        let Some(value) = value else { return };
+        match value.get_ref() {
+            DeValue::Boolean(choice) if mode == DatabaseMode::Isolated => {
+                self.project.database_name_per_worktree = *choice;
+            }
+            DeValue::Boolean(choice) if *choice == mode.names_per_worktree() => {}
+            DeValue::Boolean(choice) => {
+                self.complain(
+                    KEY,
+                    value.span(),
+                    format_args!("it is always {} in mode {:?}", !choice, mode.as_str()),
+                );
+            }
+            other => self.complain(KEY, value.span(), wanted("true or false", other)),
+        }
+    }
+
+    fn ports(&mut self, ports: &DeTable<'_>) {
+        let mut entries = in_order(ports);
+        // A port that DB_HOST_PORT gives up can be another variable's, wherever in the file that is.
+        entries.sort_by_key(|(name, _)| name.get_ref() != DB_HOST_PORT);
+        for (name, value) in entries {
+            let label = format!("ports.{}", shown(name));
+            let Some(variable) = self.variable(&label, name) else { continue };
+            let Some(port) = self.port(&label, value) else { continue };
+            let same_port =
+                self.project.base_ports.iter().find(|(other, base)| **base == port && **other != variable);
+            if let Some((other, _)) = same_port {
+                let reason = format!("{port} is the port of {other} already");
+                self.complain(&label, value.span(), reason);
+            } else if self.project.base_ports.len() >= MAX_ENTRIES
+                && !self.project.base_ports.contains_key(&variable)
+            {
+                return self.complain(
+                    &label,
+                    name.span(),
+                    format_args!("only {MAX_ENTRIES} ports can be declared"),
+                );
+            } else {
+                self.project.base_ports.insert(variable, port);
+            }
+        }
+    }
+
+    fn port(&mut self, label: &str, value: &Value<'_>) -> Option<NonZeroU16> {
+        let DeValue::Integer(number) = value.get_ref() else {
+            self.complain(label, value.span(), wanted("a port number", value.get_ref()));
+            return None;
+        };
+        let port =
+            i64::from_str_radix(number.as_str(), number.radix()).ok().and_then(|port| port.try_into().ok());
+        let port = port.and_then(NonZeroU16::new);
+        if port.is_none() {
+            let reason = format!("{} is not a port: ports go from 1 to 65535", start(number.as_str()));
+            self.complain(label, value.span(), reason);
+        }
+        port
+    }
+
+    fn volumes(&mut self, volumes: &DeTable<'_>) {
+        for (name, value) in in_order(volumes) {
+            let label = format!("volumes.{}", shown(name));
+            let Some(variable) = self.variable(&label, name) else { continue };
+            let Some(stem) = self.volume_stem(&label, value) else { continue };
+            if self.project.base_ports.contains_key(&variable) {
+                self.complain(&label, name.span(), "a port has that variable already");
+            } else if self.project.volume_stem == stem
+                || self.project.volume_stems.values().any(|other| *other == stem)
+            {
+                self.complain(
+                    &label,
+                    value.span(),
+                    format_args!("{stem:?} is another volume's name already"),
+                );
+            } else if self.project.volume_stems.len() >= MAX_ENTRIES {
+                return self.complain(
+                    &label,
+                    name.span(),
+                    format_args!("only {MAX_ENTRIES} volumes can be declared"),
+                );
+            } else {
+                self.project.volume_stems.insert(variable, stem);
+            }
+        }
+    }
+
+    /// Parts of the contract that a later version applies: their shape is checked, and they change nothing.
+    fn not_applied_yet(&mut self, document: &DeTable<'_>) {
+        if let Some(env) = self.table_at(document, "env") {
+            for (name, value) in in_order(env) {
+                let label = format!("env.{}", shown(name));
+                if self.variable(&label, name).is_some() {
+                    self.string(&label, value);
+                }
+            }
+        }
+        if let Some(files) = self.table_at(document, "files") {
+            self.know(files, "files.", &["env"]);
+            if let Some(value) = files.get("env") {
+                self.strings("files.env", value);
+            }
+        }
+        if let Some(value) = document.get("shared") {
+            self.strings("shared", value);
+        }
+        for (key, shown) in [("env", "[env]"), ("files", "[files]"), ("shared", "shared")] {
+            if let Some((name, _)) = document.get_key_value(key) {
+                self.complain_at(name.span().start, format!("{shown} is not applied by this version"));
+            }
+        }
+    }
+
+    /// Complains of every key that is not among the known ones.
+    fn know(&mut self, table: &DeTable<'_>, prefix: &str, known: &[&str]) {
+        for (name, _) in table {
+            if !known.contains(&name.get_ref().as_ref()) {
+                let reason = format!("there is no such key; there are {}", known.join(", "));
+                self.complain(&format!("{prefix}{}", shown(name)), name.span(), reason);
+            }
+        }
+    }
+
+    fn table_at<'d, 't>(&mut self, document: &'d DeTable<'t>, key: &str) -> Option<&'d DeTable<'t>> {
+        let value = document.get(key)?;
+        let table = value.get_ref().as_table();
+        if table.is_none() {
+            self.complain(key, value.span(), wanted("a table", value.get_ref()));
+        }
+        table
+    }
+
+    fn string<'v>(&mut self, label: &str, value: &'v Value<'_>) -> Option<&'v str> {
+        let string = value.get_ref().as_str();
+        if string.is_none() {
+            self.complain(label, value.span(), wanted("a string", value.get_ref()));
+        }
+        string
+    }
+
+    fn strings(&mut self, label: &str, value: &Value<'_>) {
+        match value.get_ref().as_array() {
+            Some(array) => {
+                for entry in array {
+                    self.string(label, entry);
+                }
+            }
+            None => self.complain(label, value.span(), wanted("an array of strings", value.get_ref())),
+        }
+    }
+
+    fn variable(&mut self, label: &str, name: &Key<'_>) -> Option<Variable> {
+        Variable::new(name.get_ref()).map_err(|error| self.complain(label, name.span(), error)).ok()
+    }
+
+    fn volume_stem(&mut self, label: &str, value: &Value<'_>) -> Option<String> {
+        let stem = self.string(label, value)?;
+        match VolumeName::new(stem) {
+            Ok(stem) => Some(stem.to_string()),
+            Err(error) => {
+                self.complain(label, value.span(), error);
+                None
+            }
+        }
+    }
+
+    fn complain(&mut self, label: &str, span: Range<usize>, reason: impl Display) {
+        self.complain_at(span.start, format!("{label}: {reason}"));
+    }
+
+    fn complain_at(&mut self, offset: usize, complaint: impl Into<String>) {
+        self.complaints.push((offset, complaint.into()));
+    }
+
+    fn finish(mut self, file: &Path) -> Project {
+        let file = plain(&file.to_string_lossy());
+        self.complaints.sort_by_key(|(offset, _)| *offset);
+        let omitted = self.complaints.len().saturating_sub(MAX_WARNINGS);
+        self.project.warnings = self
+            .complaints
+            .iter()
+            .take(MAX_WARNINGS)
+            .map(|(offset, complaint)| format!("{file}:{}: {complaint}", line_of(self.text, *offset)))
+            .collect();
+        if omitted > 0 {
+            self.project.warnings.push(format!("{file}: {omitted} more complaints"));
+        }
+        self.project
+    }
+}
+
+/// The entries of a table as they stand in the file; the table itself is sorted by key.
+fn in_order<'d, 't>(table: &'d DeTable<'t>) -> Vec<(&'d Key<'t>, &'d Value<'t>)> {
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(name, _)| name.span().start);
+    entries
+}
+
+/// The first characters of a text: enough to recognise it, too few to flood a terminal.
+fn start(text: &str) -> &str {
+    text.char_indices().nth(64).map_or(text, |(end, _)| text.get(..end).unwrap_or(text))
+}
+
+fn shown(key: &Key<'_>) -> String {
+    plain(start(key.get_ref()))
+}
+
+fn wanted(what: &str, value: &DeValue<'_>) -> String {
+    let found = match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a float",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date or time",
+        DeValue::Array(_) => "an array",
+        DeValue::Table(_) => "a table",
+    };
+    format!("wanted {what}, found {found}")
+}

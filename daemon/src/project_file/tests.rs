@@ -1,0 +1,424 @@
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+use rustix::fs::{CWD, FileType, Mode};
+use tempfile::TempDir;
+use wtd_protocol::variable::Variable;
+
+use super::*;
+use crate::domain::project::DatabaseMode;
+
+/// A repository `app` with one linked worktree `linked`.
+struct Repository {
+    home: TempDir,
+}
+
+impl Repository {
+    fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        for directory in ["app/.git", "linked"] {
+            fs::create_dir_all(home.path().join(directory)).unwrap();
+        }
+        Self { home }
+    }
+
+    /// One whose main worktree has this `wtd.toml`.
+    fn with(text: impl AsRef<[u8]>) -> Self {
+        let repository = Self::new();
+        fs::write(repository.path("app/wtd.toml"), text).unwrap();
+        repository
+    }
+
+    fn path(&self, below: &str) -> PathBuf {
+        self.home.path().join(below)
+    }
+
+    fn main(&self) -> Project {
+        load(&self.path("app"), Some(&self.path("app")), &self.path("app/.git"))
+    }
+
+    fn linked(&self) -> Project {
+        load(&self.path("linked"), Some(&self.path("app")), &self.path("app/.git"))
+    }
+}
+
+/// The project that a text makes, with its warnings less the path before them.
+fn project(text: impl AsRef<[u8]>) -> Project {
+    let repository = Repository::with(text);
+    let mut project = repository.main();
+    let file = repository.path("app/wtd.toml").display().to_string();
+    for warning in &mut project.warnings {
+        *warning = warning.strip_prefix(&file).unwrap().to_owned();
+    }
+    project
+}
+
+fn variable(name: &str) -> Variable {
+    Variable::new(name).unwrap()
+}
+
+fn ports(project: &Project) -> Vec<(&str, u16)> {
+    project.base_ports.iter().map(|(name, port)| (name.as_str(), port.get())).collect()
+}
+
+fn volumes(project: &Project) -> Vec<(&str, &str)> {
+    project.volume_stems.iter().map(|(name, stem)| (name.as_str(), stem.as_str())).collect()
+}
+
+#[test]
+fn no_file_and_an_empty_file_give_the_built_in_values() {
+    assert_eq!(Repository::new().main(), Project::named("app"));
+    assert_eq!(project(""), Project::named("app"));
+    assert_eq!(project("\u{feff}# nothing\r\n"), Project::named("app"));
+}
+
+#[test]
+fn the_contracts_example_is_understood() {
+    let project = project(
+        r#"project = "inventiv-agents"
+[ports]                      # variable = base port
+DB_HOST_PORT = 5433
+UI_PORT = 3000
+API_PORT = 8_003
+[database]
+mode = "database"
+name = "Agents_DB"
+volume = "pg"
+[volumes]
+REDIS_VOLUME = "redis_data"
+[env]
+DATABASE_URL = "postgresql://postgres:password@localhost:{DB_HOST_PORT}/{POSTGRES_DB}"
+[files]
+env = ["env/wtd.env"]
+"#,
+    );
+    assert_eq!(project.name, "inventiv-agents");
+    assert!(project.name_is_configured);
+    assert_eq!(ports(&project), [("API_PORT", 8003), ("DB_HOST_PORT", 5433), ("UI_PORT", 3000)]);
+    assert_eq!(project.database_mode, DatabaseMode::Database);
+    assert_eq!((project.database_stem.as_str(), project.database_name_per_worktree), ("Agents_DB", true));
+    assert_eq!(project.volume_stem, "pg");
+    assert_eq!(volumes(&project), [("REDIS_VOLUME", "redis_data")]);
+    assert_eq!(
+        project.warnings,
+        [":12: [env] is not applied by this version", ":14: [files] is not applied by this version"]
+    );
+}
+
+#[test]
+fn a_configured_project_names_the_database_too() {
+    assert_eq!(project("project = \"shop\"").database_stem, "shop");
+    let with_database = project("project = \"shop\"\ndatabase.name = \"store\"");
+    assert_eq!((with_database.name.as_str(), with_database.database_stem.as_str()), ("shop", "store"));
+    let changed = project("project = \"My Shop\"");
+    assert_eq!(changed.name, "my-shop");
+    assert_eq!(changed.warnings, [":1: project: \"My Shop\" is taken as \"my-shop\", which Compose allows"]);
+}
+
+#[test]
+fn a_worktrees_own_file_goes_before_the_main_worktrees() {
+    let repository = Repository::with("ports.UI_PORT = 1\nports.bad = 1");
+    assert_eq!(ports(&repository.linked()), ports(&repository.main()));
+    assert_eq!(repository.linked().warnings, repository.main().warnings);
+    fs::write(repository.path("linked/wtd.toml"), "ports.API_PORT = 2").unwrap();
+    assert_eq!(ports(&repository.linked()), [("API_PORT", 2), ("DB_HOST_PORT", 5432)]);
+    assert_eq!(repository.linked().name, "app");
+}
+
+#[test]
+fn a_bare_repository_keeps_its_file_in_the_common_dir() {
+    let repository = Repository::new();
+    let common_dir = repository.path("shop.git");
+    fs::create_dir(&common_dir).unwrap();
+    fs::write(common_dir.join("wtd.toml"), "ports.UI_PORT = 3000").unwrap();
+    let project = load(&repository.path("linked"), None, &common_dir);
+    assert_eq!(project.name, "shop");
+    assert_eq!(ports(&project), [("DB_HOST_PORT", 5432), ("UI_PORT", 3000)]);
+    let beside_a_main_worktree = load(&repository.path("linked"), Some(&repository.path("app")), &common_dir);
+    assert_eq!(ports(&beside_a_main_worktree), [("DB_HOST_PORT", 5432)]);
+}
+
+#[test]
+fn a_worktree_whose_directory_is_gone_uses_the_main_worktrees_file() {
+    let repository = Repository::with("ports.UI_PORT = 3000");
+    fs::remove_dir(repository.path("linked")).unwrap();
+    assert_eq!(repository.linked(), repository.main());
+    fs::write(repository.path("linked"), "a file now").unwrap();
+    assert_eq!(repository.linked(), repository.main());
+}
+
+/// Files of which nothing is used: the text and where its one warning begins.
+#[test]
+fn what_is_no_toml_is_refused_whole() {
+    for (text, expected) in [
+        (b"project = \"x\"\nports = {".as_slice(), ":2: "),
+        (b"[ports]\nUI_PORT = 1\nUI_PORT = 2", ":3: duplicate key"),
+        (b"[ports]\nUI_PORT = 1\n[ports]", ":3: duplicate key"),
+        (b"project = \"x\"\n\n\xff = 1", ":3: this is not UTF-8"),
+        (b"a = \"\n\"", ":1: "),
+        (b"\0\0\0\0", ":1: "),
+        (format!("project = \"x\"\na = {}", "[".repeat(10_000)).as_bytes(), ":2: "),
+        (format!("project = \"x\"\na = {}", "{a=".repeat(10_000)).as_bytes(), ":2: "),
+        (format!("project = \"x\"\n{}a = 1", "a.".repeat(30_000)).as_bytes(), ":1: recursion limit"),
+        (format!("project = \"x\"\n[{}a]", "a.".repeat(30_000)).as_bytes(), ":1: recursion limit"),
+    ] {
+        let mut project = project(text);
+        assert_eq!(project.warnings.len(), 1, "{:?}", project.warnings);
+        let warning = project.warnings.remove(0);
+        assert!(warning.starts_with(expected), "{warning}");
+        assert!(warning.ends_with("; nothing in the file is used") && !warning.contains('\n'), "{warning}");
+        assert_eq!(project, Project::named("app"));
+    }
+}
+
+/// Single bad values: the text and its one warning. What else the file says is used.
+#[test]
+fn a_bad_value_is_named_with_its_line_and_the_rest_is_used() {
+    let well_formed = "use A-Z, 0-9 and _, and begin with a letter";
+    let obeyed = "may not be set from a repository: shells, loaders or tools obey it";
+    let port = "is not a port: ports go from 1 to 65535";
+    let volume =
+        "is no volume name: use 2 to 63 of a-z, 0-9, _, . and -, begin with a letter or digit, no ..";
+    for (text, expected) in [
+        ("ports.ui_port = 1", format!("ports.ui_port: \"ui_port\" is not a variable name: {well_formed}")),
+        ("ports.\"A;touch x\" = 1", format!("ports.A;touch x: \"A;touch x\" is not a variable name: {well_formed}")),
+        ("ports.\"A\\nB\" = 1", format!("ports.A\\nB: \"A\\nB\" is not a variable name: {well_formed}")),
+        ("ports.PATH = 1", format!("ports.PATH: PATH {obeyed}")),
+        ("ports.LD_PRELOAD = 1", format!("ports.LD_PRELOAD: LD_PRELOAD {obeyed}")),
+        ("ports.PORT_OFFSET = 1", "ports.PORT_OFFSET: PORT_OFFSET is set by wtd itself".into()),
+        ("ports.X = 0", format!("ports.X: 0 {port}")),
+        ("ports.X = 70000", format!("ports.X: 70000 {port}")),
+        ("ports.X = -1", format!("ports.X: -1 {port}")),
+        ("ports.X = 99999999999999999999999999", format!("ports.X: 99999999999999999999999999 {port}")),
+        ("ports.X = \"80\"", "ports.X: wanted a port number, found a string".into()),
+        ("ports.X = 80.0", "ports.X: wanted a port number, found a float".into()),
+        ("ports.X = 5432", "ports.X: 5432 is the port of DB_HOST_PORT already".into()),
+        ("ports.DB_HOST_PORT = true", "ports.DB_HOST_PORT: wanted a port number, found a boolean".into()),
+        ("ports.X.Y = 1", "ports.X: wanted a port number, found a table".into()),
+        ("database = 1", "database: wanted a table, found an integer".into()),
+        ("[[database]]", "database: wanted a table, found an array".into()),
+        ("project = 1", "project: wanted a string, found an integer".into()),
+        ("project = \"-._\"", "project: \"-._\" has no letter or digit".into()),
+        ("database.mode = \"own\"", "database.mode: \"own\" is none of isolated, database, schema, shared".into()),
+        ("database.name = \"a b\"", "database.name: \"a b\": use letters, digits, _ and -, and don't begin with -".into()),
+        ("database.name = \"\"", "database.name: \"\": use letters, digits, _ and -, and don't begin with -".into()),
+        ("database.volume = \"../containers/x\"", format!("database.volume: \"../containers/x\" {volume}")),
+        ("database.volume = \"DB\"", format!("database.volume: \"DB\" {volume}")),
+        ("database.name_per_worktree = 1", "database.name_per_worktree: wanted true or false, found an integer".into()),
+        ("database.color = 1", "database.color: there is no such key; there are mode, name, name_per_worktree, volume, template, seed".into()),
+        ("database.seed = \"s.sql\"", "database.seed is not applied by this version".into()),
+        ("database.seed = 1", "database.seed: wanted a string, found an integer".into()),
+        ("volumes.X = \"db_data\"", "volumes.X: \"db_data\" is another volume's name already".into()),
+        ("volumes.DB_HOST_PORT = \"xx\"", "volumes.DB_HOST_PORT: a port has that variable already".into()),
+        ("volumes.X = 1", "volumes.X: wanted a string, found an integer".into()),
+        ("volumes.X = \"a/b\"", format!("volumes.X: \"a/b\" {volume}")),
+        ("port = 1", "port: there is no such key; there are project, ports, database, volumes, env, files, shared".into()),
+        ("\"\\u001b[31m\" = 1", "\\u{1b}[31m: there is no such key; there are project, ports, database, volumes, env, files, shared".into()),
+        ("shared = [\"redis_data\"]", "shared is not applied by this version".into()),
+    ] {
+        let mut project = project(format!("ports.UI_PORT = 3000\nvolumes.REDIS_VOLUME = \"redis_data\"\n{text}"));
+        assert_eq!(project.warnings, [format!(":3: {expected}")], "{text}");
+        project.warnings.clear();
+        let mut rest = Project::named("app");
+        rest.base_ports.insert(variable("UI_PORT"), 3000.try_into().unwrap());
+        rest.volume_stems.insert(variable("REDIS_VOLUME"), "redis_data".into());
+        assert_eq!(project, rest, "{text}");
+    }
+}
+
+#[test]
+fn parts_for_later_versions_are_checked_and_change_nothing() {
+    for (text, expected) in [
+        ("env.PATH = \"x\"", ":1: env.PATH: PATH may not be set"),
+        ("env.X = 1", ":1: env.X: wanted a string, found an integer"),
+        ("files.env = \"x\"", ":1: files.env: wanted an array of strings, found a string"),
+        ("files.env = [1]", ":1: files.env: wanted a string, found an integer"),
+        ("files.run = []", ":1: files.run: there is no such key"),
+        ("shared = [[]]", ":1: shared: wanted a string, found an array"),
+        ("env = []", ":1: env: wanted a table, found an array"),
+    ] {
+        let mut project = project(text);
+        let told = project.warnings.iter().any(|warning| warning.starts_with(expected));
+        assert!(told, "{text}: {:?}", project.warnings);
+        assert!(project.warnings.iter().any(|warning| warning.ends_with("is not applied by this version")));
+        project.warnings.clear();
+        assert_eq!(project, Project::named("app"));
+    }
+}
+
+#[test]
+fn of_two_variables_with_one_port_the_first_in_the_file_has_it() {
+    let project = project("[ports]\nZ_PORT = 80\nA_PORT = 80\nPG_PORT = 5432\nDB_HOST_PORT = 5433\n");
+    assert_eq!(ports(&project), [("DB_HOST_PORT", 5433), ("PG_PORT", 5432), ("Z_PORT", 80)]);
+    assert_eq!(project.warnings, [":3: ports.A_PORT: 80 is the port of Z_PORT already"]);
+}
+
+#[test]
+fn of_two_volumes_with_one_name_the_databases_and_then_the_first_has_it() {
+    let project = project("[volumes]\nB = \"one\"\nA = \"one\"\nC = \"pg\"\n[database]\nvolume = \"pg\"");
+    assert_eq!(volumes(&project), [("B", "one")]);
+    assert_eq!(project.warnings.len(), 2);
+}
+
+#[test]
+fn the_mode_says_whether_worktrees_share_a_database() {
+    for (mode, choice, per_worktree, warnings) in [
+        ("isolated", "", true, 0),
+        ("isolated", "false", false, 0),
+        ("database", "", true, 0),
+        ("database", "false", true, 1),
+        ("schema", "", false, 0),
+        ("schema", "true", false, 1),
+        ("shared", "true", false, 1),
+        ("shared", "false", false, 0),
+    ] {
+        let choice = if choice.is_empty() { String::new() } else { format!("name_per_worktree = {choice}") };
+        let project = project(format!("[database]\nmode = \"{mode}\"\n{choice}"));
+        assert_eq!(project.database_name_per_worktree, per_worktree, "{mode} {choice}");
+        assert_eq!(project.warnings.len(), warnings, "{:?}", project.warnings);
+    }
+}
+
+#[test]
+fn ports_volumes_and_warnings_are_bounded() {
+    let lines = |name: &str, value: &dyn Fn(usize) -> String| -> String {
+        (0..100).map(|index| format!("{name}{index} = {}\n", value(index))).collect()
+    };
+    let ports = lines("P", &|index| (1000 + index).to_string());
+    let volumes = lines("V", &|index| format!("\"volume-{index}\""));
+    let project = project(format!("[ports]\n{ports}[volumes]\n{volumes}"));
+    assert_eq!((project.base_ports.len(), project.volume_stems.len()), (64, 64));
+    assert!(project.base_ports.contains_key("P62") && !project.base_ports.contains_key("P63"));
+    assert_eq!(
+        project.warnings,
+        [
+            ":65: ports.P63: only 64 ports can be declared",
+            ":167: volumes.V64: only 64 volumes can be declared"
+        ]
+    );
+    let flood = self::project(lines("k", &|_| "1".into()));
+    assert_eq!(flood.warnings.len(), 21);
+    assert_eq!(flood.warnings.last().unwrap(), ": 80 more complaints");
+}
+
+/// What stands where `wtd.toml` should: nothing of it is used, nothing waits, and one warning says why.
+#[test]
+fn only_a_regular_file_of_the_repository_is_read() {
+    let refused = |make: &dyn Fn(&Repository, &Path)| {
+        let repository = Repository::with("ports.UI_PORT = 3000");
+        fs::write(repository.path("outside.toml"), "ports.UI_PORT = 6000").unwrap();
+        fs::create_dir(repository.path("linked-evil")).unwrap();
+        fs::write(repository.path("linked-evil/wtd.toml"), "ports.UI_PORT = 6000").unwrap();
+        make(&repository, &repository.path("linked/wtd.toml"));
+        let mut project = repository.linked();
+        assert_eq!(project.warnings.len(), 1, "{:?}", project.warnings);
+        let warning = project.warnings.remove(0);
+        assert_eq!(project, Project::named("app"));
+        let prefix = format!("{}: ", repository.path("linked/wtd.toml").display());
+        warning.strip_prefix(&prefix).unwrap().to_owned()
+    };
+    let irregular = "it is not a regular file";
+    let leads_out = "the symbolic link leads out of the worktree, so it is not followed";
+    assert_eq!(refused(&|_, file| fs::create_dir(file).unwrap()), irregular);
+    assert_eq!(
+        refused(&|_, file| rustix::fs::mknodat(CWD, file, FileType::Fifo, Mode::RUSR, 0).unwrap()),
+        irregular
+    );
+    assert_eq!(refused(&|_, file| symlink("../outside.toml", file).unwrap()), leads_out);
+    assert_eq!(refused(&|_, file| symlink("../linked-evil/wtd.toml", file).unwrap()), leads_out);
+    assert_eq!(refused(&|_, file| symlink("/dev/zero", file).unwrap()), leads_out);
+    assert_eq!(
+        refused(&|repository, file| {
+            symlink(repository.path("outside.toml"), repository.path("linked/hop")).unwrap();
+            symlink("hop", file).unwrap();
+        }),
+        leads_out
+    );
+    assert!(
+        refused(&|_, file| symlink("wtd.toml", file).unwrap())
+            .starts_with("the symbolic link leads nowhere: ")
+    );
+    assert!(
+        refused(&|_, file| symlink("absent", file).unwrap()).starts_with("the symbolic link leads nowhere: ")
+    );
+    assert_eq!(
+        refused(&|_, file| {
+            rustix::fs::mknodat(CWD, file.with_file_name("fifo"), FileType::Fifo, Mode::RUSR, 0).unwrap();
+            symlink("fifo", file).unwrap();
+        }),
+        irregular
+    );
+    let large = |bytes: u64| {
+        move |_: &Repository, file: &Path| fs::File::create(file).unwrap().set_len(bytes).unwrap()
+    };
+    assert_eq!(refused(&large(10 << 20)), "it is larger than 64 KiB");
+    assert_eq!(refused(&large(reading::MAX_BYTES + 1)), "it is larger than 64 KiB");
+}
+
+#[test]
+fn a_file_as_large_as_allowed_is_read() {
+    let mut text = b"ports.UI_PORT = 3000\n#".to_vec();
+    text.resize(usize::try_from(reading::MAX_BYTES).unwrap(), b'x');
+    assert_eq!(ports(&project(text)), [("DB_HOST_PORT", 5432), ("UI_PORT", 3000)]);
+}
+
+#[test]
+fn a_link_that_stays_in_the_worktree_is_followed() {
+    let repository = Repository::new();
+    fs::create_dir(repository.path("linked/etc")).unwrap();
+    fs::write(repository.path("linked/etc/ours.toml"), "ports.UI_PORT = 3000").unwrap();
+    symlink("etc/ours.toml", repository.path("linked/wtd.toml")).unwrap();
+    assert_eq!(ports(&repository.linked()), [("DB_HOST_PORT", 5432), ("UI_PORT", 3000)]);
+    // The worktree may itself be reached by a link.
+    symlink("linked", repository.path("alias")).unwrap();
+    let aliased = load(&repository.path("alias"), None, &repository.path("app/.git"));
+    assert_eq!(ports(&aliased), [("DB_HOST_PORT", 5432), ("UI_PORT", 3000)]);
+}
+
+#[test]
+fn a_warning_is_one_line_whatever_the_path_is() {
+    let repository = Repository::new();
+    let root = repository.home.path().join(OsStr::from_bytes(b"it's\n\x1b[31m\xff"));
+    fs::create_dir(&root).unwrap();
+    fs::write(root.join("wtd.toml"), "x = 1").unwrap();
+    let project = load(&root, Some(&root), &root.join(".git"));
+    let [warning] = project.warnings.as_slice() else { panic!("{:?}", project.warnings) };
+    assert!(warning.contains("/it's\\n\\u{1b}[31m\u{fffd}/wtd.toml:1: x: "), "{warning}");
+    assert_eq!(project.name, "it-s---31m-");
+}
+
+proptest! {
+    /// Nothing that stands in a file makes the daemon fail, or gives a project that breaks its own rules.
+    #[test]
+    fn any_text_gives_a_sound_project(
+        lines in prop::collection::vec(
+            prop_oneof![
+                "(\\[{0,2})(ports|database|volumes|env|files|shared|a\\.b)(\\]{0,2})",
+                "(project|mode|name|volume|[A-C]_PORT|DB_HOST_PORT|\\PC{0,6})(\\.a){0,2} ?= ?(\"[a-zA-Z._-]{0,70}\"|[0-9]{1,6}|true|\\[\\[1\\]|\\{a=1\\}|\\PC{0,8})",
+                "\\PC{0,20}",
+            ],
+            0..12,
+        ),
+    ) {
+        let file = Path::new("/w/wtd.toml");
+        let project = parsing::parse(Project::named("app"), file, lines.join("\n").as_bytes());
+        prop_assert!(project.base_ports.contains_key("DB_HOST_PORT"));
+        prop_assert_eq!(crate::domain::names::project_name(&project.name), project.name.clone());
+        prop_assert!(crate::domain::names::is_database_stem(&project.database_stem));
+        prop_assert!(project.warnings.iter().all(|warning| !warning.contains('\n')));
+        let mut ports: Vec<_> = project.base_ports.values().collect();
+        ports.sort_unstable();
+        ports.dedup();
+        prop_assert_eq!(ports.len(), project.base_ports.len());
+    }
+
+    #[test]
+    fn any_bytes_give_a_project(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let project = parsing::parse(Project::named("app"), Path::new("/w/wtd.toml"), &bytes);
+        prop_assert!(project.warnings.len() <= parsing::MAX_WARNINGS + 1);
+    }
+}
