@@ -1,1 +1,80 @@
-//! stub
+//! `wtd-client`: asks the daemon for what is a git worktree's own, on behalf of shells and programs.
+//!
+//! It runs at every prompt, so it has no runtime and no threads, and makes few system calls.
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`cli`] | the command line |
+//! | [`commands`] | the verbs, one file each |
+//! | [`environment`] | a worktree's variables, wherever they come from |
+//! | [`daemon`], [`transport`], [`events`], [`deadline`] | asking the daemon |
+//! | [`start`], [`fallback`] | when no daemon answers |
+//! | [`shell`], [`dotenv`] | variables in the words of those who read them |
+//! | [`output`], [`table`], [`error`] | what people see |
+
+mod cli;
+mod commands;
+mod daemon;
+mod deadline;
+mod dotenv;
+mod environment;
+mod error;
+mod events;
+mod fallback;
+mod output;
+mod shell;
+mod start;
+mod table;
+mod transport;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use cli::{Cli, Command, DaemonArgs};
+use daemon::{Daemon, ENGINE_PATIENCE, PATIENCE};
+use error::Error;
+
+/// Runs the program; gives its exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            return match output::usage(&error) {
+                Ok(()) => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)),
+                Err(error) => failed("help", &error),
+            };
+        }
+    };
+    match run(&cli.daemon, &cli.command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => failed(cli.command.verb(), &error),
+    }
+}
+
+fn failed(verb: &str, error: &Error) -> ExitCode {
+    output::error(verb, error);
+    ExitCode::from(error.exit_code())
+}
+
+/// Runs a verb; false when it has nothing to add to its output and still is no success.
+fn run(args: &DaemonArgs, command: &Command) -> Result<bool, Error> {
+    let daemon = |patience| Daemon::new(args, patience);
+    match command {
+        Command::Env(args) => commands::env::run(&daemon(PATIENCE), args),
+        Command::Get(args) => commands::get::run(&daemon(PATIENCE), args),
+        Command::Exec(args) => match commands::exec::run(&daemon(PATIENCE), args)? {},
+        Command::List(args) => commands::list::run(&daemon(PATIENCE), args),
+        Command::Add(args) => commands::add::run(&daemon(PATIENCE), args),
+        Command::Forget(args) => commands::forget::run(&daemon(PATIENCE), args),
+        Command::Reassign(args) => commands::reassign::run(&daemon(ENGINE_PATIENCE), args),
+        Command::Check(args) => commands::check::run(&daemon(PATIENCE), args),
+        Command::Status(args) => commands::status::run(daemon(PATIENCE), args),
+        Command::Events(args) => commands::events::run(&daemon(PATIENCE), args),
+        Command::Doctor(args) => return commands::doctor::run(&daemon(ENGINE_PATIENCE), args),
+        Command::Completions(args) => commands::completions::run(args),
+        Command::Man(args) => commands::man::run(args),
+    }
+    .map(|()| true)
+}

@@ -1,0 +1,296 @@
+//! The command line: what clap reads, and nothing else. The comments are the help texts.
+#![expect(clippy::doc_markdown, reason = "help texts are shown as they are, without Markdown")]
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+
+use crate::shell::Shell;
+
+/// Ports and names of a git worktree's own, for shells and programs.
+///
+/// Exit codes: 0 done; 1 failed; 2 usage; 3 not in a worktree (get, exec, --strict); 4 the daemon cannot be
+/// reached; 5 no offset left.
+#[derive(Debug, Parser)]
+#[command(name = "wtd-client", version, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) daemon: DaemonArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How the daemon is found.
+#[derive(Debug, Args)]
+pub(crate) struct DaemonArgs {
+    /// The daemon's socket [default: $WTD_SOCKET, else the user's runtime directory]
+    #[arg(long, global = true, value_name = "PATH", value_hint = ValueHint::FilePath, help_heading = "Daemon")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Do not start a daemon when none answers (also: WTD_NO_START=1)
+    #[arg(long, global = true, help_heading = "Daemon")]
+    pub(crate) no_start: bool,
+    /// Longest time to spend on starting and asking the daemon, such as 2s or 500ms [default: 2s]
+    #[arg(long, global = true, value_name = "TIME", value_parser = duration, help_heading = "Daemon")]
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// The verbs. Their arguments are built only for the one that was given: the client runs at every prompt.
+#[derive(Debug, Subcommand)]
+#[command(defer = true)]
+pub(crate) enum Command {
+    /// Print the worktree's variables, for eval
+    Env(EnvArgs),
+    /// Print the value of one variable
+    Get(GetArgs),
+    /// Run a command under the worktree's variables
+    Exec(ExecArgs),
+    /// Show the worktrees and what each one has
+    List(ListArgs),
+    /// Watch a repository from now on
+    Add(AddArgs),
+    /// Stop watching a repository; its allocations become stale
+    Forget(ForgetArgs),
+    /// Give a worktree another offset
+    Reassign(ReassignArgs),
+    /// Tell whether the shell's variables are this worktree's
+    Check(CheckArgs),
+    /// Show how the daemon fares
+    Status(JsonArgs),
+    /// Follow the changes of allocations until interrupted
+    Events(JsonArgs),
+    /// Check everything that wtd needs, with the remedy for what is amiss
+    Doctor(JsonArgs),
+    /// Print the completion script of a shell
+    Completions(CompletionsArgs),
+    /// Print a manual page (roff)
+    Man(ManArgs),
+}
+
+impl Command {
+    /// The verb, as error messages name it.
+    pub(crate) const fn verb(&self) -> &'static str {
+        match self {
+            Self::Env(_) => "env",
+            Self::Get(_) => "get",
+            Self::Exec(_) => "exec",
+            Self::List(_) => "list",
+            Self::Add(_) => "add",
+            Self::Forget(_) => "forget",
+            Self::Reassign(_) => "reassign",
+            Self::Check(_) => "check",
+            Self::Status(_) => "status",
+            Self::Events(_) => "events",
+            Self::Doctor(_) => "doctor",
+            Self::Completions(_) => "completions",
+            Self::Man(_) => "man",
+        }
+    }
+}
+
+/// Arguments of `env`.
+#[derive(Debug, Args)]
+pub(crate) struct EnvArgs {
+    /// Only these variables
+    #[arg(value_name = "KEY")]
+    pub(crate) keys: Vec<String>,
+    /// A path in the worktree [default: the working directory]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) path: Option<PathBuf>,
+    /// The shell that evaluates the output [default: the one that runs this command]
+    #[arg(long, value_name = "SHELL", value_parser = shell_parser())]
+    pub(crate) shell: Option<Shell>,
+    /// How the variables are written
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Shell, hide_default_value = true)]
+    pub(crate) format: Format,
+    /// Fail with exit code 3 outside of a worktree, instead of printing nothing
+    #[arg(long)]
+    pub(crate) strict: bool,
+}
+
+/// How `env` writes variables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Code for the shell to evaluate (the default)
+    Shell,
+    /// KEY=value lines that Compose and POSIX shells read
+    Dotenv,
+    /// One flat JSON object
+    Json,
+}
+
+/// Arguments of `get`.
+#[derive(Debug, Args)]
+pub(crate) struct GetArgs {
+    /// The variable
+    #[arg(value_name = "KEY")]
+    pub(crate) key: String,
+    /// A path in the worktree [default: the working directory]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) path: Option<PathBuf>,
+}
+
+/// Arguments of `exec`.
+#[derive(Debug, Args)]
+pub(crate) struct ExecArgs {
+    /// A path in the worktree [default: the working directory]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) path: Option<PathBuf>,
+    /// The command and its arguments
+    #[arg(value_name = "CMD", required = true, trailing_var_arg = true, value_hint = ValueHint::CommandWithArguments)]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// Arguments of `list`.
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// JSON instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Stale and released allocations as well
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+/// Arguments of `add`.
+#[derive(Debug, Args)]
+pub(crate) struct AddArgs {
+    /// A path in the repository
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub(crate) path: PathBuf,
+}
+
+/// Arguments of `forget`.
+#[derive(Debug, Args)]
+pub(crate) struct ForgetArgs {
+    /// A path in the repository, or the path of a missing worktree
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub(crate) path: PathBuf,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+}
+
+/// Arguments of `reassign`.
+#[derive(Debug, Args)]
+pub(crate) struct ReassignArgs {
+    /// A path in the worktree [default: the working directory]
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub(crate) path: Option<PathBuf>,
+    /// Although the worktree's volume exists: its data stays behind under the old name
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// A path in the worktree [default: the working directory]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) path: Option<PathBuf>,
+}
+
+/// Arguments of verbs that only know `--json`.
+#[derive(Debug, Args)]
+pub(crate) struct JsonArgs {
+    /// JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Arguments of `man`.
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// The page of this command, such as `env` [default: the page of wtd-client]
+    pub(crate) command: Option<String>,
+}
+
+/// Reads the name of a shell. csh and tcsh are refused with the reason: their quoting breaks on newlines and
+/// on `!`, so no value could be printed safely.
+fn shell_parser() -> impl TypedValueParser<Value = Shell> {
+    let names = Shell::ALL.iter().map(|shell| PossibleValue::new(shell.name()));
+    let refused = ["tcsh", "csh"].map(|name| PossibleValue::new(name).hide(true));
+    PossibleValuesParser::new(names.chain(refused)).try_map(|name| Shell::from_name(&name))
+}
+
+/// Reads a time such as `2s`, `500ms`, `1.5s` or plain seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = match text.strip_suffix("ms") {
+        Some(number) => (number, 1e-3),
+        None => (text.strip_suffix('s').unwrap_or(text), 1.0),
+    };
+    number
+        .parse::<f64>()
+        .ok()
+        .filter(|_| number.starts_with(|first: char| first.is_ascii_digit()))
+        .and_then(|number| Duration::try_from_secs_f64(number * unit).ok())
+        .filter(|duration| *duration <= Duration::from_hours(24))
+        .ok_or_else(|| "a time is written as 2s, 500ms or plain seconds, up to a day".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        let mut command = Cli::command();
+        command.build();
+        command.debug_assert();
+    }
+
+    #[test]
+    fn global_options_stand_before_or_after_the_verb() {
+        for line in [
+            ["wtd-client", "--timeout", "3", "--no-start", "list"],
+            ["wtd-client", "list", "--timeout", "3", "--no-start"],
+        ] {
+            let cli = Cli::try_parse_from(line).unwrap();
+            assert_eq!(cli.daemon.timeout, Some(Duration::from_secs(3)), "{line:?}");
+            assert!(cli.daemon.no_start, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn what_follows_the_command_of_exec_is_the_commands() {
+        let Command::Exec(args) =
+            Cli::try_parse_from(["wtd-client", "exec", "--", "make", "--path", "x", "--timeout", "1"])
+                .unwrap()
+                .command
+        else {
+            panic!("exec")
+        };
+        assert_eq!(args.command, ["make", "--path", "x", "--timeout", "1"]);
+        assert_eq!(args.path, None);
+    }
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(duration("2s"), Ok(Duration::from_secs(2)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("1.5"), Ok(Duration::from_millis(1500)));
+        assert_eq!(duration("0"), Ok(Duration::ZERO));
+        for bad in ["", "s", "ms", "-1", "1m", "inf", "NaN", "1e99", "2 s", "+1"] {
+            assert!(duration(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn tcsh_is_refused_with_the_reason() {
+        let error = Cli::try_parse_from(["wtd-client", "env", "--shell", "tcsh"]).unwrap_err().to_string();
+        assert!(error.contains("quoted"), "{error}");
+        let error = Cli::try_parse_from(["wtd-client", "env", "--shell", "dos"]).unwrap_err().to_string();
+        assert!(error.contains("bash") && !error.contains("tcsh"), "{error}");
+    }
+}

@@ -1,0 +1,169 @@
+//! `doctor`: every check with its remedy; what only the client can see, and what the daemon finds.
+
+use std::process::{Command, Stdio};
+
+use anstyle::{AnsiColor, Style};
+use wtd_protocol::variable::WTD_WORKTREE;
+use wtd_protocol::{Check, CheckStatus, Health, VERSION, routes};
+
+use crate::cli::JsonArgs;
+use crate::daemon::{Daemon, variable};
+use crate::error::Error;
+use crate::output::{self, Printable};
+use crate::start;
+
+/// Prints the checks; false when one of them fails.
+pub(crate) fn run(daemon: &Daemon, args: &JsonArgs) -> Result<bool, Error> {
+    let checks = checks(daemon);
+    if args.json {
+        output::json(&checks)?;
+    } else {
+        output::styled(&output::lines(checks.iter().flat_map(lines)))?;
+    }
+    Ok(checks.iter().all(|check| check.status != CheckStatus::Fail))
+}
+
+/// The checks: the client's, and those of the daemon that the client has not made itself.
+fn checks(daemon: &Daemon) -> Vec<Check> {
+    let mut checks = match daemon.health() {
+        Ok(health) => vec![reachable(&health), version(&health.version)],
+        Err(error) => vec![failed("daemon", &error)],
+    };
+    checks.extend([units(), git(), hook()]);
+    if checks.iter().any(|check| check.check == "daemon" && check.status == CheckStatus::Ok) {
+        match daemon.get::<Vec<Check>>(routes::CHECKS) {
+            Ok(theirs) => {
+                for check in theirs {
+                    if !checks.iter().any(|own| own.check == check.check) {
+                        checks.push(check);
+                    }
+                }
+            }
+            Err(error) => checks.push(failed("daemon's checks", &error)),
+        }
+    }
+    checks
+}
+
+fn check(check: &str, status: CheckStatus, detail: impl Into<String>, remedy: impl Into<String>) -> Check {
+    Check { check: check.to_owned(), status, detail: detail.into(), remedy: remedy.into() }
+}
+
+/// A check that an error stands in the way of.
+fn failed(name: &str, error: &Error) -> Check {
+    let error = error.to_string();
+    let (detail, remedy) = error.split_once("; ").unwrap_or((&error, ""));
+    check(name, CheckStatus::Fail, detail, remedy)
+}
+
+fn reachable(health: &Health) -> Check {
+    let detail = format!("wtd {} (pid {}) answers on {}", health.version, health.pid, health.socket);
+    if health.degraded.is_empty() {
+        check("daemon", CheckStatus::Ok, detail, "")
+    } else {
+        let detail = format!("{detail}, degraded: {}", health.degraded.join("; "));
+        check("daemon", CheckStatus::Warn, detail, "see the checks below")
+    }
+}
+
+/// Versions that are one minor version apart work together.
+fn version(daemon: &str) -> Check {
+    let detail = format!("the client is {VERSION}, the daemon is {daemon}");
+    if daemon == VERSION {
+        return check("version", CheckStatus::Ok, detail, "");
+    }
+    let remedy = "install the same version of both, and restart wtd";
+    let status = match (major_minor(VERSION), major_minor(daemon)) {
+        (Some((ours, minor)), Some((theirs, other))) if ours == theirs && minor.abs_diff(other) <= 1 => {
+            CheckStatus::Warn
+        }
+        _ => CheckStatus::Fail,
+    };
+    check("version", status, detail, remedy)
+}
+
+fn major_minor(version: &str) -> Option<(u64, u64)> {
+    let mut parts = version.split('.').map(str::parse);
+    Some((parts.next()?.ok()?, parts.next()?.ok()?))
+}
+
+fn units() -> Check {
+    let name = "systemd units";
+    match (start::UserManager::find().is_some(), start::installed_unit()) {
+        (true, Some(unit)) => check(name, CheckStatus::Ok, format!("{} is installed", unit.display()), ""),
+        (true, None) => check(
+            name,
+            CheckStatus::Warn,
+            "a user manager runs, and wtd.socket is not installed: each client starts the daemon if need be",
+            "run `make install`",
+        ),
+        (false, _) => {
+            check(name, CheckStatus::Ok, "no user manager runs: the client starts the daemon if need be", "")
+        }
+    }
+}
+
+fn git() -> Check {
+    let git = Command::new("git").arg("--version").stdin(Stdio::null()).stderr(Stdio::null()).output();
+    match git {
+        Ok(output) if output.status.success() => {
+            check("git", CheckStatus::Ok, String::from_utf8_lossy(&output.stdout).trim(), "")
+        }
+        Ok(output) => check(
+            "git",
+            CheckStatus::Fail,
+            format!("git --version fails: {}", output.status),
+            "run it by hand to see why",
+        ),
+        Err(error) => check("git", CheckStatus::Fail, format!("git can't be run: {error}"), "install git"),
+    }
+}
+
+/// Whether some shell code has set a worktree's variables.
+fn hook() -> Check {
+    match variable(WTD_WORKTREE) {
+        Some(worktree) => check(
+            "shell hook",
+            CheckStatus::Ok,
+            format!("the shell has the variables of {}", worktree.to_string_lossy()),
+            "",
+        ),
+        None => check(
+            "shell hook",
+            CheckStatus::Warn,
+            "the shell has no worktree's variables",
+            "in a worktree, run `eval \"$(wtd-client env)\"`",
+        ),
+    }
+}
+
+/// One line for the check, and one for the remedy where there is something to do.
+fn lines(check: &Check) -> impl Iterator<Item = String> {
+    let (word, colour) = match check.status {
+        CheckStatus::Ok => ("ok", AnsiColor::Green),
+        CheckStatus::Warn => ("warn", AnsiColor::Yellow),
+        CheckStatus::Fail => ("FAIL", AnsiColor::Red),
+    };
+    let style = Style::new().fg_color(Some(colour.into()));
+    let finding =
+        format!("{style}{word:<4}{style:#} {}: {}", Printable(&check.check), Printable(&check.detail));
+    let has_remedy = !check.remedy.is_empty() && check.status != CheckStatus::Ok;
+    let remedy = has_remedy.then(|| format!("     {}", Printable(&check.remedy)));
+    std::iter::once(finding).chain(remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_minor_version_apart_works_and_is_said() {
+        let (major, minor) = major_minor(VERSION).unwrap();
+        let status = |minor: u64| version(&format!("{major}.{minor}.9")).status;
+        assert_eq!(version(VERSION).status, CheckStatus::Ok);
+        assert_eq!(status(minor), CheckStatus::Warn);
+        assert_eq!(status(minor + 1), CheckStatus::Warn);
+        assert_eq!(status(minor + 2), CheckStatus::Fail);
+        assert_eq!(version("x").status, CheckStatus::Fail);
+    }
+}

@@ -1,0 +1,56 @@
+//! `forget PATH`: stops watching a repository, after a question.
+
+use std::io::IsTerminal as _;
+
+use wtd_protocol::requests::Forgotten;
+
+use crate::cli::ForgetArgs;
+use crate::daemon::Daemon;
+use crate::environment::absolute;
+use crate::error::Error;
+use crate::output::{self, Printable};
+
+/// Shows what would become stale, asks, and forgets it.
+pub(crate) fn run(daemon: &Daemon, args: &ForgetArgs) -> Result<(), Error> {
+    let path = absolute(Some(&args.path))?;
+    if !args.yes {
+        let can_ask = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+        if !can_ask {
+            return Err(Error::failed(
+                "there is no terminal to ask on",
+                "pass -y to forget without a question",
+            ));
+        }
+        let plan = daemon.forget(&path, true)?;
+        output::styled(&text(&plan, false))?;
+        if !output::ask("Forget?")? {
+            return Err(Error::failed("nothing was forgotten", "answer y to forget"));
+        }
+    }
+    let forgotten = daemon.again().forget(&path, false)?;
+    output::styled(&text(&forgotten, true))
+}
+
+/// What is, or would be, forgotten: each allocation with the volumes that stay behind.
+fn text(forgotten: &Forgotten, is_done: bool) -> String {
+    let [stale, watched] = if is_done {
+        ["is stale", "is no longer watched"]
+    } else {
+        ["would become stale", "would no longer be watched"]
+    };
+    let allocations = forgotten.allocations.iter().map(|allocation| {
+        let volumes: Vec<_> = std::iter::once(&allocation.volume)
+            .chain(allocation.volumes.values())
+            .map(String::as_str)
+            .collect();
+        format!(
+            "{}: offset {} {stale}; its volumes stay until gc: {}",
+            Printable(&allocation.path),
+            allocation.offset,
+            Printable(&volumes.join(", ")),
+        )
+    });
+    let repository =
+        forgotten.whole_repository.then(|| format!("{} {watched}", Printable(&forgotten.repository)));
+    output::lines(allocations.chain(repository))
+}

@@ -1,0 +1,15 @@
+//! The verbs, one file each.
+
+pub(crate) mod add;
+pub(crate) mod check;
+pub(crate) mod completions;
+pub(crate) mod doctor;
+pub(crate) mod env;
+pub(crate) mod events;
+pub(crate) mod exec;
+pub(crate) mod forget;
+pub(crate) mod get;
+pub(crate) mod list;
+pub(crate) mod man;
+pub(crate) mod reassign;
+pub(crate) mod status;

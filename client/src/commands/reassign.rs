@@ -1,0 +1,19 @@
+//! `reassign [PATH]`: gives a worktree another offset.
+
+use crate::cli::ReassignArgs;
+use crate::daemon::Daemon;
+use crate::environment::absolute;
+use crate::error::Error;
+use crate::output::{self, Printable};
+
+/// Moves the worktree, and says where to.
+pub(crate) fn run(daemon: &Daemon, args: &ReassignArgs) -> Result<(), Error> {
+    let allocation = daemon.reassign(&absolute(args.path.as_deref())?, args.force)?;
+    let ports: Vec<_> = allocation.ports.iter().map(|(name, port)| format!("{name} {port}")).collect();
+    output::styled(&format!(
+        "{} now has offset {} ({}). Open shells still have the old variables.\n",
+        Printable(&allocation.path),
+        allocation.offset,
+        Printable(&ports.join(", ")),
+    ))
+}

@@ -1,0 +1,291 @@
+//! Typed calls of the daemon's API. Finds the daemon, starts one when none answers, and asks again when a
+//! daemon that was about to end took the request.
+
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use wtd_protocol::requests::{ForgetRequest, Forgotten, PathRequest, ReassignRequest};
+use wtd_protocol::{Allocation, Health, Problem, ProblemType, Repository, routes, socket};
+
+use crate::cli::DaemonArgs;
+use crate::deadline::Deadline;
+use crate::error::{Error, Unreachable};
+use crate::start;
+use crate::transport::{self, ConnectError, Exchange, ExchangeError, Request};
+
+/// How long asking takes at most, unless `--timeout` says otherwise.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+/// The same for what has the daemon ask the container engine.
+pub(crate) const ENGINE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often a request is sent again when the connection was closed without an answer.
+const CLOSED_RETRIES: u32 = 3;
+/// How often a request is sent again when the daemon says that it is about to end.
+const ENDING_RETRIES: u32 = 8;
+/// The first pause before a request is sent again; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+
+/// The daemon, as the command line has it found.
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    places: Places,
+    may_start: bool,
+    patience: Duration,
+    deadline: Deadline,
+}
+
+/// Where the socket may be.
+#[derive(Debug, Clone)]
+pub(crate) struct Places {
+    /// The paths to try, best first.
+    pub(crate) sockets: Vec<PathBuf>,
+    /// Whether a person named the one path that is meant.
+    pub(crate) is_named: bool,
+}
+
+/// What the daemon answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    status: u16,
+    exchange: Exchange,
+}
+
+impl Daemon {
+    /// The daemon that `args` and the environment point at; `patience` is the time for all that is asked of it.
+    pub(crate) fn new(args: &DaemonArgs, patience: Duration) -> Self {
+        let variable = |name: &str| std::env::var_os(name);
+        let forbidden = variable("WTD_NO_START").is_some_and(|value| !value.is_empty() && value != *"0");
+        let named = args.socket.clone().or_else(|| self::variable("WTD_SOCKET").map(PathBuf::from));
+        let is_named = named.is_some();
+        let sockets = named.map_or_else(
+            || socket::candidates(variable, rustix::process::geteuid().as_raw()),
+            |named| vec![named],
+        );
+        let patience = args.timeout.unwrap_or(patience);
+        Self {
+            places: Places { sockets, is_named },
+            may_start: !args.no_start && !forbidden,
+            patience,
+            deadline: Deadline::after(patience),
+        }
+    }
+
+    /// The same daemon with the whole time before it again: after a person's answer, or when a stream ended.
+    pub(crate) fn again(&self) -> Self {
+        let Self { places, may_start, patience, .. } = self;
+        Self {
+            places: places.clone(),
+            may_start: *may_start,
+            patience: *patience,
+            deadline: Deadline::after(*patience),
+        }
+    }
+
+    /// The same daemon, and none is started.
+    pub(crate) fn without_start(mut self) -> Self {
+        self.may_start = false;
+        self
+    }
+
+    /// The allocation of the worktree that holds `path`, made if needed. `meanwhile` is run while the daemon
+    /// works on the answer.
+    pub(crate) fn allocation(&self, path: &Path, meanwhile: &mut dyn FnMut()) -> Result<Allocation, Error> {
+        let request = with_body("PUT", routes::WORKTREES, &PathRequest::of(path))?;
+        parsed(&self.ask(&request, meanwhile)?)
+    }
+
+    /// The worktrees: those in use, or with those that are stale and released. As JSON, since `list --json`
+    /// hands on what this version doesn't know.
+    pub(crate) fn worktrees(&self, all: bool) -> Result<serde_json::Value, Error> {
+        let query = if all { "" } else { "?state=active,missing" };
+        self.get(&format!("{}{query}", routes::WORKTREES))
+    }
+
+    /// Watches the repository that holds `path`.
+    pub(crate) fn add(&self, path: &Path) -> Result<Repository, Error> {
+        let request = with_body("PUT", routes::REPOSITORIES, &PathRequest::of(path))?;
+        parsed(&self.ask(&request, &mut || {})?)
+    }
+
+    /// Stops watching the repository that holds `path`, or only says what that would do.
+    pub(crate) fn forget(&self, path: &Path, dry_run: bool) -> Result<Forgotten, Error> {
+        let body = ForgetRequest { path: PathRequest::of(path), dry_run };
+        parsed(&self.ask(&with_body("DELETE", routes::REPOSITORIES, &body)?, &mut || {})?)
+    }
+
+    /// Gives the worktree that holds `path` another offset.
+    pub(crate) fn reassign(&self, path: &Path, force: bool) -> Result<Allocation, Error> {
+        let body = ReassignRequest { path: PathRequest::of(path), force };
+        parsed(&self.ask(&with_body("POST", routes::REASSIGN, &body)?, &mut || {})?)
+    }
+
+    /// How the daemon fares.
+    pub(crate) fn health(&self) -> Result<Health, Error> {
+        self.get(routes::HEALTH)
+    }
+
+    /// What `path` of the API gives.
+    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        parsed(&self.ask(&Request::get(path), &mut || {})?)
+    }
+
+    /// The stream of events, after the one numbered `last`.
+    pub(crate) fn events(&self, last: Option<i64>) -> Result<Exchange, Error> {
+        let request = Request { last_event: last, ..Request::get(routes::EVENTS) };
+        let mut answer = self.answer(&request, &mut || {})?;
+        if answer.status == 200 {
+            answer.exchange.wait_for_ever();
+            Ok(answer.exchange)
+        } else {
+            let body = answer.exchange.body().map_err(|error| self.unanswered(&error))?;
+            Err(problem(answer.status, &body))
+        }
+    }
+
+    /// Sends a request and reads the whole answer.
+    fn ask(&self, request: &Request, meanwhile: &mut dyn FnMut()) -> Result<Vec<u8>, Error> {
+        let mut attempts = 0;
+        loop {
+            let mut answer = self.answer(request, meanwhile)?;
+            let body = answer.exchange.body().map_err(|error| self.unanswered(&error))?;
+            if (200..300).contains(&answer.status) {
+                return Ok(body);
+            }
+            match problem(answer.status, &body) {
+                Error::Problem(problem)
+                    if problem.kind == ProblemType::ShuttingDown && attempts < ENDING_RETRIES =>
+                {
+                    self.pause(attempts)?;
+                    attempts += 1;
+                }
+                error => return Err(error),
+            }
+        }
+    }
+
+    /// Sends a request and reads the answer's head.
+    fn answer(&self, request: &Request, meanwhile: &mut dyn FnMut()) -> Result<Answer, Error> {
+        let mut attempts = 0;
+        loop {
+            let socket = self.connect().map_err(Error::Unreachable)?;
+            let answer = Exchange::send(socket, request, self.deadline).and_then(|mut exchange| {
+                meanwhile();
+                let status = exchange.status()?;
+                Ok(Answer { status, exchange })
+            });
+            match answer {
+                Ok(answer) => return Ok(answer),
+                Err(ExchangeError::Closed) if request.is_idempotent() && attempts < CLOSED_RETRIES => {
+                    self.pause(attempts)?;
+                    attempts += 1;
+                }
+                Err(error) => return Err(self.unanswered(&error)),
+            }
+        }
+    }
+
+    /// Connects to the first socket on which a daemon answers; starts one when there is none.
+    fn connect(&self) -> Result<OwnedFd, Unreachable> {
+        let failures = match self.places.connect(self.deadline) {
+            Ok(socket) => return Ok(socket),
+            Err(failures) => failures,
+        };
+        let vacant = failures.iter().all(|(_, error)| error.is_vacant());
+        if !vacant || !self.may_start {
+            return Err(unreachable(&failures, self.may_start));
+        }
+        start::start(&self.places, self.deadline)
+    }
+
+    /// Lets some time pass before the next of several attempts.
+    fn pause(&self, attempts: u32) -> Result<(), Error> {
+        let pause = FIRST_PAUSE * 2_u32.saturating_pow(attempts);
+        self.deadline.pause(pause).map_err(|errno| self.unanswered(&ExchangeError::Connection(errno)))
+    }
+
+    /// The error for a daemon that was reached and gave no answer.
+    fn unanswered(&self, error: &ExchangeError) -> Error {
+        let place = self.places.sockets.first().map(|path| path.display().to_string()).unwrap_or_default();
+        let remedy = match error {
+            ExchangeError::TimedOut => "look at `wtd-client status`, or allow more with --timeout",
+            ExchangeError::Malformed(_) => "look what serves this socket, or name another with --socket",
+            _ => "try again, and look into the daemon's log if it stays so",
+        };
+        Error::Unreachable(Unreachable::new(format!("the daemon on {place} gave no answer: {error}"), remedy))
+    }
+}
+
+impl Places {
+    /// Connects to the first socket on which a daemon answers; else gives every place with its reason.
+    pub(crate) fn connect(&self, deadline: Deadline) -> Result<OwnedFd, Vec<(PathBuf, ConnectError)>> {
+        let mut failures = Vec::new();
+        for path in &self.sockets {
+            match transport::connect(path, deadline) {
+                Ok(socket) => return Ok(socket),
+                Err(error) => failures.push((path.clone(), error)),
+            }
+        }
+        Err(failures)
+    }
+}
+
+/// The error for a daemon that can't be reached: about the first place where something is in the way, else about
+/// the first place.
+fn unreachable(failures: &[(PathBuf, ConnectError)], may_start: bool) -> Unreachable {
+    let in_the_way = failures.iter().find(|(_, error)| !error.is_vacant());
+    let Some((path, error)) = in_the_way.or_else(|| failures.first()) else {
+        return Unreachable::new(
+            "no place for a socket is known",
+            "set XDG_RUNTIME_DIR or HOME, or pass --socket",
+        );
+    };
+    let remedy = match error {
+        ConnectError::Absent | ConnectError::Refused if !may_start => "start `wtd`, or let it be started",
+        ConnectError::Absent | ConnectError::Refused => "start `wtd`",
+        ConnectError::NotASocket(_) | ConnectError::DanglingSymlink => {
+            "remove it, or name another with --socket"
+        }
+        ConnectError::TooLong(_) => "name a shorter one with --socket or WTD_SOCKET",
+        ConnectError::OtherUser(_) => "look who made it, or name another with --socket",
+        ConnectError::TimedOut => "look at the daemon's log, or allow more with --timeout",
+        ConnectError::Other(_) => "look at it, or name another with --socket",
+    };
+    Unreachable::new(format!("socket {}: {error}", path.display()), remedy)
+}
+
+/// A request with a JSON body.
+fn with_body(method: &'static str, target: &str, body: &impl Serialize) -> Result<Request, Error> {
+    let body = serde_json::to_vec(body)
+        .map_err(|error| Error::failed(format!("the request is no JSON: {error}"), "report this defect"))?;
+    Ok(Request { method, target: target.to_owned(), last_event: None, body })
+}
+
+/// The answer's value.
+fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(body).map_err(|error| {
+        Error::Unreachable(Unreachable::new(
+            format!("what answers is not wtd of this version: {error}"),
+            "compare the versions with `wtd-client doctor`",
+        ))
+    })
+}
+
+/// The error that an answer without success tells.
+fn problem(status: u16, body: &[u8]) -> Error {
+    match serde_json::from_slice::<Problem>(body) {
+        Ok(problem) => Error::Problem(problem),
+        Err(_) => Error::Unreachable(Unreachable::new(
+            format!("what answers is not wtd: status {status} without a problem"),
+            "look what serves this socket, or name another with --socket",
+        )),
+    }
+}
+
+/// The value of an environment variable, where it is set and not empty.
+pub(crate) fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}

@@ -1,0 +1,142 @@
+//! A worktree's variables: asked of the daemon, else read from the allocation file, and checked before anything
+//! is printed.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use wtd_protocol::variable::{Variable, VariableError, WTD_WORKTREE};
+
+use crate::daemon::Daemon;
+use crate::error::{Error, Unreachable};
+use crate::fallback::{self, Found};
+
+/// A variable that wtd computes beside those of the protocol's list.
+const COMPOSE_FILE: &str = "COMPOSE_FILE";
+
+/// The variables of one worktree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Environment {
+    /// The worktree's root directory.
+    pub(crate) worktree: PathBuf,
+    /// The variables by name.
+    pub(crate) variables: BTreeMap<String, OsString>,
+}
+
+impl Environment {
+    /// The variables of the worktree that holds `path` (none: the working directory). `meanwhile` is run while
+    /// the daemon works on the answer.
+    pub(crate) fn of(
+        daemon: &Daemon,
+        path: Option<&Path>,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<Self, Error> {
+        let path = absolute(path)?;
+        match daemon.allocation(&path, meanwhile) {
+            Ok(allocation) => {
+                let worktree = allocation.path().map_err(untrusted)?;
+                Self::checked(worktree, allocation.variables)
+            }
+            Err(Error::Unreachable(unreachable)) => Self::from_file(&path, unreachable),
+            Err(error) if error.exit_code() == 4 => {
+                Self::from_file(&path, Unreachable::new(error.to_string(), "try again"))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The variables that the allocation file has, since the daemon is `unreachable`.
+    fn from_file(path: &Path, unreachable: Unreachable) -> Result<Self, Error> {
+        match fallback::find(path) {
+            Ok(Found::Allocation(file)) => {
+                let worktree = file.path().ok_or_else(|| untrusted("its path can't be told"))?;
+                Self::checked(worktree, file.variables)
+            }
+            Ok(Found::Outside) => Err(Error::NotInAWorktree(path.to_owned())),
+            Err(error) => Err(Error::Unreachable(Unreachable::new(
+                format!("{}, and no allocation file answers instead: {error}", unreachable.why),
+                unreachable.remedy,
+            ))),
+        }
+    }
+
+    /// Takes variables from outside of this program. Names that a shell or a loader obeys, and values that no
+    /// environment can hold, are refused as a whole: whoever sends one of them is not to be believed the rest.
+    fn checked(worktree: PathBuf, variables: BTreeMap<String, String>) -> Result<Self, Error> {
+        if let Some(name) = variables.keys().find(|name| !may_be_set(name)) {
+            return Err(untrusted(format_args!("{name} is no variable that wtd sets")));
+        }
+        if let Some((name, _)) = variables.iter().find(|(_, value)| value.contains('\0')) {
+            return Err(untrusted(format_args!("{name} has a NUL byte")));
+        }
+        let mut variables: BTreeMap<_, _> =
+            variables.into_iter().map(|(name, value)| (name, OsString::from(value))).collect();
+        // The path as text is not exact where it is not UTF-8.
+        if let Some(value) = variables.get_mut(WTD_WORKTREE) {
+            worktree.as_os_str().clone_into(value);
+        }
+        Ok(Self { worktree, variables })
+    }
+
+    /// The value of `name`.
+    pub(crate) fn value(&self, name: &str) -> Result<&OsStr, Error> {
+        self.variables.get(name).map(OsString::as_os_str).ok_or_else(|| {
+            let names = self.variables.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            Error::failed(format!("this worktree has no variable {name}"), format!("it has {names}"))
+        })
+    }
+}
+
+/// The absolute form of `path`; the working directory when there is none. A working directory that was removed
+/// is in no worktree.
+pub(crate) fn absolute(path: Option<&Path>) -> Result<PathBuf, Error> {
+    match path {
+        Some(path) => std::path::absolute(path).map_err(|error| {
+            Error::failed(format!("{}: {error}", path.display()), "give the path of a directory")
+        }),
+        None => std::env::current_dir()
+            .map_err(|_| Error::NotInAWorktree(PathBuf::from("the working directory, which is gone,"))),
+    }
+}
+
+/// Whether wtd sets a variable of this name.
+fn may_be_set(name: &str) -> bool {
+    name == COMPOSE_FILE || matches!(Variable::new(name), Ok(_) | Err(VariableError::Ours(_)))
+}
+
+/// The error for an answer that no daemon gives.
+fn untrusted(why: impl std::fmt::Display) -> Error {
+    Error::failed(
+        format!("the answer is not one that wtd gives: {why}"),
+        "look what serves the socket, with `wtd-client doctor`",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(name: &str, value: &str) -> Result<Environment, Error> {
+        Environment::checked("/w".into(), [(name.to_owned(), value.to_owned())].into())
+    }
+
+    #[test]
+    fn only_variables_that_wtd_sets_are_taken() {
+        for name in ["PORT_OFFSET", "DB_HOST_PORT", "COMPOSE_PROJECT_NAME", "COMPOSE_FILE", "UI_PORT"] {
+            assert!(checked(name, "x").is_ok(), "{name}");
+        }
+        for name in ["PATH", "LD_PRELOAD", "GIT_DIR", "A;id", "A=B", "a", "", "A\n", "IFS"] {
+            assert!(checked(name, "x").is_err(), "{name:?}");
+        }
+        assert!(checked("UI_PORT", "a\0b").is_err());
+    }
+
+    #[test]
+    fn the_worktree_is_its_exact_path() {
+        use std::os::unix::ffi::OsStringExt;
+        let path = PathBuf::from(OsString::from_vec(b"/w\xff".to_vec()));
+        let variables = [(WTD_WORKTREE.to_owned(), "/w\u{fffd}".to_owned())].into();
+        let environment = Environment::checked(path.clone(), variables).unwrap();
+        assert_eq!(environment.value(WTD_WORKTREE).unwrap(), path.as_os_str());
+    }
+}

@@ -1,0 +1,120 @@
+//! The only place that prints. A reader that went away (EPIPE) is no failure: `wtd-client list | head` is done.
+
+use std::fmt::{self, Display, Write as _};
+use std::io::{self, Write as _};
+
+use crate::error::Error;
+
+/// Writes bytes on standard output, as they are.
+pub(crate) fn bytes(bytes: &[u8]) -> Result<(), Error> {
+    let mut output = io::stdout().lock();
+    finished(output.write_all(bytes).and_then(|()| output.flush())).map(drop)
+}
+
+/// Writes styled text on standard output; the styles stay only on a terminal and without `NO_COLOR`.
+pub(crate) fn styled(text: &str) -> Result<(), Error> {
+    let mut output = anstream::stdout().lock();
+    finished(output.write_all(text.as_bytes()).and_then(|()| output.flush())).map(drop)
+}
+
+/// Joins lines, each with its end.
+pub(crate) fn lines<T: Display>(lines: impl IntoIterator<Item = T>) -> String {
+    let mut text = String::new();
+    for line in lines {
+        text.push_str(&line.to_string());
+        text.push('\n');
+    }
+    text
+}
+
+/// Writes one line on standard output at once; false when nobody reads any more.
+pub(crate) fn line(line: &str) -> Result<bool, Error> {
+    let mut output = io::stdout().lock();
+    finished(output.write_all(format!("{line}\n").as_bytes()).and_then(|()| output.flush()))
+}
+
+/// Writes a value as indented JSON.
+pub(crate) fn json(value: &impl serde::Serialize) -> Result<(), Error> {
+    let mut text = serde_json::to_string_pretty(value)
+        .map_err(|error| Error::failed(format!("the answer is no JSON: {error}"), "report this defect"))?;
+    text.push('\n');
+    bytes(text.as_bytes())
+}
+
+/// Writes an error as one line on standard error. When even that can't be written there is nobody to tell.
+pub(crate) fn error(verb: &str, error: &Error) {
+    let text = format!("wtd-client: {verb}: {}\n", Printable(&error.to_string()));
+    drop(io::stderr().write_all(text.as_bytes()));
+}
+
+/// Writes what clap has to say: help and version on standard output, usage errors on standard error.
+pub(crate) fn usage(error: &clap::Error) -> Result<(), Error> {
+    if error.use_stderr() {
+        let text = error.render().to_string();
+        let text = format!("wtd-client: {}", text.strip_prefix("error: ").unwrap_or(&text));
+        drop(io::stderr().write_all(text.as_bytes()));
+        Ok(())
+    } else {
+        styled(&error.render().ansi().to_string())
+    }
+}
+
+/// Asks a question on the terminal; only `y` and `yes` are consent.
+pub(crate) fn ask(question: &str) -> Result<bool, Error> {
+    let mut terminal = io::stderr().lock();
+    terminal.write_all(format!("{question} [y/N] ").as_bytes()).map_err(Error::Output)?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).map_err(|error| {
+        Error::failed(format!("the answer can't be read: {error}"), "pass -y to go on without a question")
+    })?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes" | "Yes"))
+}
+
+/// Whether the text was taken: false when the reader is gone.
+fn finished(written: io::Result<()>) -> Result<bool, Error> {
+    match written {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Error::Output(error)),
+    }
+}
+
+/// Text of strangers (paths, branches, reasons) for a terminal: control characters, line separators and
+/// characters that change the direction of writing are shown escaped, so that no name can draw over the screen
+/// or pass for another.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Printable<'a>(pub(crate) &'a str);
+
+impl Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for character in self.0.chars() {
+            if is_unsafe(character) {
+                write!(f, "{}", character.escape_default())?;
+            } else {
+                f.write_char(character)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Control characters (C0, DEL, C1), line and paragraph separators, and Unicode's bidirectional controls
+/// (Unicode Standard Annex #9, section 2).
+fn is_unsafe(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_deceive_a_terminal_is_escaped() {
+        let shown = |text| Printable(text).to_string();
+        assert_eq!(shown("/home/ü/日本"), "/home/ü/日本");
+        assert_eq!(shown("a\u{1b}[2Jb\nc\td\u{7f}"), "a\\u{1b}[2Jb\\nc\\td\\u{7f}");
+        assert_eq!(shown("\u{9b}31m\u{202e}gpj\u{2066}"), "\\u{9b}31m\\u{202e}gpj\\u{2066}");
+        assert_eq!(shown("\u{2028}"), "\\u{2028}");
+    }
+}
