@@ -1,0 +1,208 @@
+//! Looks at single worktrees: the main one and each entry of `worktrees/`.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::claim;
+use super::files::{self, DotGitMarks, ReadError, Unreadable};
+use super::fingerprint::Marks;
+use super::links::{self, DotGit};
+use super::observe::ObserveRequest;
+use crate::domain::identity::FileIdentity;
+use crate::domain::observation::{Claim, DotGitStamp, ObservedWorktree, Presence, Recorded};
+use crate::domain::project::Project;
+
+/// How long an empty file may be one that git is about to fill: git takes microseconds, a loaded machine
+/// longer.
+const FRESH: Duration = Duration::from_secs(5);
+
+/// A directory in `worktrees/`.
+#[derive(Debug)]
+pub(super) enum Entry {
+    /// It names a path.
+    Worktree(Box<ObservedWorktree>),
+    /// It names none: git has only begun to write it, or was interrupted there.
+    Unfinished,
+}
+
+/// Looks at the worktrees of one repository.
+#[derive(Debug)]
+pub(super) struct Looker<'a> {
+    /// Marks of everything looked at.
+    pub(super) marks: Marks,
+    /// Whether something was met in the middle of being written.
+    pub(super) unsettled: bool,
+    /// The root of the main worktree.
+    pub(super) main_root: Option<PathBuf>,
+    common_dir: &'a Path,
+    worktrees: PathBuf,
+    request: &'a ObserveRequest<'a>,
+    now: SystemTime,
+    local: HashMap<u64, bool>,
+}
+
+impl<'a> Looker<'a> {
+    /// Begins a look at the repository `common_dir`.
+    pub(super) fn new(common_dir: &'a Path, request: &'a ObserveRequest<'a>) -> Self {
+        Self {
+            marks: Marks::new(),
+            unsettled: false,
+            main_root: None,
+            common_dir,
+            worktrees: common_dir.join("worktrees"),
+            request,
+            now: SystemTime::now(),
+            local: HashMap::new(),
+        }
+    }
+
+    /// The main worktree, whose git dir is the common dir.
+    pub(super) fn main(&mut self, root: &Path, identity: FileIdentity) -> ObservedWorktree {
+        self.marks.root(root);
+        let presence = self.presence(root, identity, true);
+        ObservedWorktree {
+            id: None,
+            git_dir: self.common_dir.to_owned(),
+            identity,
+            path: root.to_owned(),
+            project: self.project(root, &presence),
+            presence,
+            locked: false,
+            claim: claim::read(self.common_dir),
+        }
+    }
+
+    /// The entry `id` of `worktrees/`; none when it is none of git's, or has just gone.
+    pub(super) fn entry(&mut self, id: &OsStr) -> Result<Option<Entry>, Unreadable> {
+        let git_dir = self.worktrees.join(id);
+        let marks = self.marks.entry(&git_dir);
+        // Git makes no symbolic link here. One that was put here leads out of the repository.
+        let directory = match links::present(marks.directory) {
+            Ok(Some(metadata)) if metadata.is_dir() => metadata,
+            Ok(_) => return Ok(None),
+            Err(error) => return Err(Unreadable::new(&git_dir, error)),
+        };
+        // A lock that can't be looked at may be there.
+        let locked = !matches!(links::present(marks.locked), Ok(None));
+        let identity = files::identity_of(&directory);
+        let recorded = self.request.recorded.iter().find(|recorded| is_same(recorded, &git_dir, identity));
+        let named = match files::read(&git_dir.join("gitdir")) {
+            Ok(bytes) => Ok(links::root_from_gitdir(&bytes, &git_dir)),
+            Err(ReadError::NotFound) => Ok(None),
+            Err(error) => Err(format!("{}: {error}", git_dir.join("gitdir").display())),
+        };
+        let (path, unknown) = match (named, recorded) {
+            (Ok(Some(root)), _) => (links::canonical(&root), None),
+            (Ok(None), recorded) => {
+                // Git writes `gitdir` in place: it is empty for a moment while a worktree is made or moved.
+                let fresh =
+                    self.is_fresh(&directory) || marks.gitdir.is_ok_and(|metadata| self.is_fresh(&metadata));
+                self.unsettled |= fresh;
+                match recorded.filter(|_| fresh || locked) {
+                    Some(recorded) => {
+                        (recorded.path.clone(), Some(format!("{}: its gitdir is empty", git_dir.display())))
+                    }
+                    None => return Ok(Some(Entry::Unfinished)),
+                }
+            }
+            (Err(reason), Some(recorded)) => (recorded.path.clone(), Some(reason)),
+            (Err(_), None) => return Ok(Some(Entry::Unfinished)),
+        };
+        self.marks.root(&path);
+        let finished = !locked || (exists(&git_dir, "index") && !exists(&git_dir, "index.lock"));
+        let presence = match unknown {
+            Some(reason) => Presence::Unknown(reason),
+            None => self.presence(&path, identity, finished),
+        };
+        if matches!(presence, Presence::Missing { .. }) && !finished && self.is_fresh(&directory) {
+            self.unsettled = true;
+        }
+        let worktree = ObservedWorktree {
+            id: Some(id.to_owned()),
+            identity,
+            project: self.project(&path, &presence),
+            path,
+            presence,
+            locked,
+            claim: claim::read(&git_dir),
+            git_dir,
+        };
+        Ok(Some(Entry::Worktree(Box::new(worktree))))
+    }
+
+    /// What is at `root`, for the git dir with this identity.
+    fn presence(&mut self, root: &Path, git_dir: FileIdentity, finished: bool) -> Presence {
+        let found = match links::dot_git(root) {
+            Ok(DotGit::Directory { own, directory }) => Ok((own, Some(files::identity_of(&directory)))),
+            Ok(DotGit::File { own, git_dir: named }) => {
+                links::identity_at(&named).map(|identity| (own, identity))
+            }
+            Ok(DotGit::Absent) => return Presence::Missing { device_above: files::device_above(root) },
+            Ok(DotGit::Unfinished { own }) if self.is_fresh(&own) => {
+                self.unsettled = true;
+                return Presence::Unknown(format!("{}: it is not written yet", root.join(".git").display()));
+            }
+            Ok(DotGit::Unfinished { .. } | DotGit::Other) => return Presence::Foreign,
+            Err(error) => Err(error),
+        };
+        match found {
+            Ok((own, Some(identity))) if identity == git_dir => match fs::metadata(root) {
+                Ok(metadata) => {
+                    Presence::Present { device: metadata.dev(), dot_git: self.stamp(root, &own), finished }
+                }
+                Err(error) => Presence::Unknown(Unreadable::new(root, error).to_string()),
+            },
+            Ok(_) => Presence::Foreign,
+            Err(error) => Presence::Unknown(error.to_string()),
+        }
+    }
+
+    fn stamp(&mut self, root: &Path, dot_git: &Metadata) -> DotGitStamp {
+        let DotGitMarks { identity, modified_ns } = DotGitMarks::of(dot_git);
+        DotGitStamp {
+            identity,
+            modified_ns,
+            local: *self.local.entry(dot_git.dev()).or_insert_with(|| files::is_local_file_system(root)),
+        }
+    }
+
+    /// A directory that isn't the worktree's has no say in what the project declares.
+    fn project(&self, root: &Path, presence: &Presence) -> Project {
+        let main_root = self.main_root.as_deref();
+        let root = match presence {
+            Presence::Present { .. } => root,
+            _ => main_root.unwrap_or(self.common_dir),
+        };
+        (self.request.load_project)(root, main_root, self.common_dir)
+    }
+
+    /// A time in the future is a clock's that was set back: nothing to wait for.
+    fn is_fresh(&self, metadata: &Metadata) -> bool {
+        let age = |time: SystemTime| match self.now.duration_since(time) {
+            Ok(age) => age,
+            Err(ahead) => ahead.duration(),
+        };
+        metadata.modified().is_ok_and(|time| age(time) < FRESH)
+    }
+}
+
+/// Whether the git dir is the incarnation that is recorded.
+pub(super) fn is_same(recorded: &Recorded, git_dir: &Path, identity: FileIdentity) -> bool {
+    identity == recorded.identity
+        || (git_dir == recorded.git_dir && identity.is_same_after_remount(&recorded.identity))
+}
+
+/// Whether `worktree` is the one that is recorded, by its git dir or by its allocation file.
+pub(super) fn answers_for(worktree: &ObservedWorktree, recorded: &Recorded) -> bool {
+    is_same(recorded, &worktree.git_dir, worktree.identity)
+        || matches!(worktree.claim, Claim::Allocation { id, .. } if id == recorded.id)
+}
+
+fn exists(git_dir: &Path, name: &str) -> bool {
+    !matches!(fs::symlink_metadata(git_dir.join(name)), Err(error) if error.kind() == io::ErrorKind::NotFound)
+}

@@ -1,0 +1,23 @@
+//! Reads what git has on disk. It writes nothing, and what a repository says is never run.
+//!
+//! Everything here blocks: call it where blocking is allowed. `docs` in git's repository name the files:
+//! `gitrepository-layout(5)` and `git-worktree(1)`, "DETAILS".
+
+pub mod ask;
+pub mod discover;
+pub mod files;
+pub mod fingerprint;
+pub mod head;
+pub mod observe;
+
+mod absence;
+mod claim;
+mod entry;
+mod git_dir;
+mod links;
+mod main_worktree;
+
+pub use discover::{DiscoverError, Discovered, discover, discover_settled};
+pub use fingerprint::Fingerprint;
+pub use head::branch;
+pub use observe::{Look, ObserveRequest, observe};

@@ -1,0 +1,159 @@
+//! One look at a repository: which worktrees it has, and what is at their roots.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::absence::{self, Seen};
+use super::entry::{Entry, Looker};
+use super::files::{self, Unreadable};
+use super::fingerprint::{Covered, Fingerprint};
+use super::{git_dir, main_worktree};
+use crate::domain::identity::{AllocationId, FileIdentity};
+use crate::domain::observation::{Observation, ObservedRepository, ObservedWorktree, Recorded};
+use crate::domain::project::Project;
+
+/// What is to be looked at.
+pub struct ObserveRequest<'a> {
+    /// The repository's common dir.
+    pub common_dir: PathBuf,
+    /// The root of the main worktree as it was reached, for a git dir that doesn't tell. Without it, the
+    /// recorded one is looked at.
+    pub root_hint: Option<PathBuf>,
+    /// The repository's allocations, less the released and the forgotten.
+    pub recorded: Vec<Recorded>,
+    /// What the registry has for the allocation that an allocation file names.
+    pub claims: &'a dyn Fn(AllocationId) -> Option<Recorded>,
+    /// Reads a project's configuration, given the worktree's root, the main worktree's root and the common
+    /// dir.
+    pub load_project: &'a dyn Fn(&Path, Option<&Path>, &Path) -> Project,
+}
+
+impl fmt::Debug for ObserveRequest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ObserveRequest")
+            .field("common_dir", &self.common_dir)
+            .field("root_hint", &self.root_hint)
+            .field("recorded", &self.recorded)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What was seen, and what that rests on.
+#[derive(Debug, Clone)]
+pub struct Look {
+    /// What was seen.
+    pub observation: Observation,
+    /// Marks of what was looked at, each taken before the thing itself was read, so that no change falls
+    /// between the two.
+    pub fingerprint: Fingerprint,
+}
+
+/// Looks at a repository. Blocks, and asks git only when everything else speaks for a removal.
+pub fn observe(request: &ObserveRequest<'_>) -> Look {
+    let asked = request.common_dir.as_path();
+    match fs::canonicalize(asked) {
+        Ok(common_dir) => look_at(&common_dir, request),
+        Err(error) if files::is_absence(&error) => without_repository(asked, ObservedRepository::Gone),
+        Err(error) => without_repository(asked, unknown(&Unreadable::new(asked, error))),
+    }
+}
+
+fn look_at(common_dir: &Path, request: &ObserveRequest<'_>) -> Look {
+    let mut covered = Covered::of(common_dir);
+    let mut looker = Looker::new(common_dir, request);
+    looker.marks.repository(common_dir);
+    let identity = match repository_identity(common_dir) {
+        Ok(Some(identity)) => identity,
+        Ok(None) => return without_repository(common_dir, ObservedRepository::Gone),
+        Err(error) => return without_repository(common_dir, unknown(&error)),
+    };
+
+    let recorded_main = request.recorded.iter().find(|recorded| recorded.main);
+    let hint = request.root_hint.as_deref().or(recorded_main.map(|recorded| recorded.path.as_path()));
+    covered.main = main_worktree::root(common_dir, hint);
+    looker.main_root.clone_from(&covered.main);
+    let main = covered.main.as_deref().map(|root| looker.main(root, identity));
+
+    let mut linked = Vec::new();
+    let mut unlisted = None;
+    match entry_names(common_dir) {
+        Ok(ids) => {
+            for id in ids {
+                match looker.entry(&id) {
+                    Ok(None) => {}
+                    Ok(Some(Entry::Unfinished)) => covered.entries.push((id, None)),
+                    Ok(Some(Entry::Worktree(worktree))) => {
+                        covered.entries.push((id, Some(worktree.path.clone())));
+                        linked.push(*worktree);
+                    }
+                    Err(error) => unlisted = Some(error.to_string()),
+                }
+            }
+        }
+        Err(error) => unlisted = Some(error.to_string()),
+    }
+    if !matches!(repository_identity(common_dir), Ok(Some(now)) if now == identity) {
+        let reason = format!("{}: it was replaced during the look", common_dir.display());
+        return without_repository(common_dir, ObservedRepository::Unknown(reason));
+    }
+
+    let observed: Vec<&ObservedWorktree> = main.iter().chain(&linked).collect();
+    let seen = Seen { common_dir, observed: &observed, complete: unlisted.is_none() };
+    let absences = absence::absences(&request.recorded, &seen, &mut covered, &mut looker.marks);
+    let origins = absence::origins(&observed, request.claims, &mut covered, &mut looker.marks);
+    Look {
+        observation: Observation {
+            common_dir: common_dir.to_owned(),
+            repository: ObservedRepository::Present { identity, main, linked, unlisted },
+            absences,
+            origins,
+            unsettled: looker.unsettled,
+        },
+        fingerprint: looker.marks.finish(covered),
+    }
+}
+
+/// None when it is no repository.
+fn repository_identity(common_dir: &Path) -> Result<Option<FileIdentity>, Unreadable> {
+    if !git_dir::is_repository(common_dir)? {
+        return Ok(None);
+    }
+    files::identity(common_dir).map(Some).map_err(|error| Unreadable::new(common_dir, error))
+}
+
+/// The names in `worktrees/`. It doesn't exist in a repository without linked worktrees.
+fn entry_names(common_dir: &Path) -> Result<Vec<OsString>, Unreadable> {
+    let worktrees = common_dir.join("worktrees");
+    let unreadable = |error| Unreadable::new(&worktrees, error);
+    match fs::symlink_metadata(&worktrees) {
+        Ok(metadata) if metadata.is_dir() => match files::names(&worktrees) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            names => names.map_err(unreadable),
+        },
+        // `git worktree add` fails on a symbolic link here; what it leads to is another repository's.
+        Ok(_) => Err(unreadable(std::io::Error::other("not a directory"))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(unreadable(error)),
+    }
+}
+
+fn unknown(error: &Unreadable) -> ObservedRepository {
+    ObservedRepository::Unknown(error.to_string())
+}
+
+/// Nothing more can be said of its worktrees, so nothing more is looked at.
+fn without_repository(common_dir: &Path, repository: ObservedRepository) -> Look {
+    Look {
+        observation: Observation {
+            common_dir: common_dir.to_owned(),
+            repository,
+            absences: HashMap::new(),
+            origins: HashMap::new(),
+            unsettled: false,
+        },
+        fingerprint: Fingerprint::unproven(common_dir),
+    }
+}
