@@ -13,6 +13,7 @@ use crate::config::Settings;
 /// by hand. What a flag says goes before its environment variable, and that before the configuration file.
 #[derive(Debug, Parser)]
 #[command(name = "wtd", version)]
+#[expect(clippy::doc_markdown, reason = "these comments are the help text, where a backtick is a backtick")]
 pub struct Cli {
     /// Configuration file [env: WTD_CONFIG] [default: $XDG_CONFIG_HOME/wtd/config.toml]
     #[arg(long, value_name = "FILE")]

@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use crate::cli::Cli;
 use crate::domain::port_ranges::PortRanges;
+use crate::text::line_of;
 
 /// The largest configuration file that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -25,6 +26,7 @@ const DEFAULT_STEP: NonZeroU16 = NonZeroU16::new(10_000).unwrap();
 /// What one source (flags, environment or file) says; none where it says nothing.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::doc_markdown, reason = "these comments are the help text, where a backtick is a backtick")]
 pub struct Settings {
     /// Directory under which repositories are found by themselves; may be repeated [env: WTD_ROOTS, with colons]
     #[arg(long, value_name = "DIR", alias = "root")]
@@ -250,7 +252,7 @@ fn read_text(path: &Path) -> io::Result<String> {
 fn parse(path: &Path, text: &str) -> Result<Settings, ConfigError> {
     toml::from_str(text).map_err(|error| ConfigError::Invalid {
         path: path.to_owned(),
-        line: error.span().map_or(1, |span| crate::project_file::line_of(text.as_bytes(), span.start)),
+        line: error.span().map_or(1, |span| line_of(text.as_bytes(), span.start)),
         reason: error.message().replace('\n', " "),
     })
 }

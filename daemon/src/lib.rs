@@ -1,1 +1,74 @@
-//! stub
+//! `wtd`: a daemon that gives every git worktree on a machine a `PORT_OFFSET` of its own.
+//!
+//! [`domain`] decides, and knows nothing of files, SQL or HTTP. [`git`] reads repositories, [`store`] keeps the
+//! registry, [`watch`] hears of changes, and [`reconciler`] brings the three together. [`service`] answers those who
+//! ask, through [`http`]. [`daemon`] puts it all together.
+
+pub mod cli;
+pub mod config;
+pub mod daemon;
+pub mod domain;
+pub mod engine;
+pub mod git;
+pub mod http;
+pub mod listeners;
+pub mod probe;
+pub mod project_file;
+pub mod reconciler;
+pub mod registry;
+pub mod release;
+pub mod roots;
+pub mod service;
+pub mod socket;
+pub mod store;
+pub mod telemetry;
+pub mod text;
+pub mod watch;
+pub mod wire;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use listenfd::ListenFd;
+use rustix::fs::Mode;
+
+/// Runs the daemon as its command line says.
+pub fn main() -> ExitCode {
+    // Takes LISTEN_FDS out of the environment, which is safe only as long as there is one thread.
+    let passed = ListenFd::from_env();
+    let cli = cli::Cli::parse();
+    match start(&cli, passed) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            say(&format!("wtd: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the one line that tells a person why there is no daemon")]
+fn say(line: &str) {
+    eprintln!("{line}");
+}
+
+fn start(cli: &cli::Cli, passed: ListenFd) -> anyhow::Result<()> {
+    let variable = |name: &str| std::env::var_os(name);
+    let config = config::Config::load(cli, variable)?;
+    // Nothing that the daemon makes is for others.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    if cli.detached {
+        // Away from the terminal of the shell that started us. We lead no process group, so this can't fail.
+        rustix::process::setsid()?;
+    }
+    telemetry::start(&config.log, cli.detached, &config.state_dir)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("wtd")
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(daemon::run(config, passed, cli.detached, |name| std::env::var_os(name)));
+    // A look at a disk that hangs must not keep the daemon from ending.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    result
+}

@@ -1,2 +1,7 @@
-//! stub
-fn main() {}
+//! The daemon's program; everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    wtd::main()
+}

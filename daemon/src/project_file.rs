@@ -5,12 +5,13 @@
 //! among the project's warnings, and what is right in it is used.
 
 mod parsing;
-mod reading;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::domain::names::directory_name;
 use crate::domain::project::Project;
+use crate::git::files::{self, ReadError};
+use crate::text::plain;
 
 /// The file's name.
 pub const FILE_NAME: &str = "wtd.toml";
@@ -23,11 +24,11 @@ pub fn load(root: &Path, main_root: Option<&Path>, common_dir: &Path) -> Project
     let elsewhere = main_root.unwrap_or(common_dir);
     for directory in [Some(root), (elsewhere != root).then_some(elsewhere)].into_iter().flatten() {
         let file = directory.join(FILE_NAME);
-        match reading::read(directory, &file) {
+        match read(directory, &file) {
             Ok(None) => {}
             Ok(Some(bytes)) => return parsing::parse(built_in, &file, &bytes),
             Err(reason) => {
-                let warnings = vec![format!("{}: {reason}", parsing::plain(&file.to_string_lossy()))];
+                let warnings = vec![format!("{}: {reason}", plain(&file.to_string_lossy()))];
                 return Project { warnings, ..built_in };
             }
         }
@@ -35,9 +36,29 @@ pub fn load(root: &Path, main_root: Option<&Path>, common_dir: &Path) -> Project
     built_in
 }
 
-/// The line that a byte of a text is in, from 1.
-pub(crate) fn line_of(text: &[u8], offset: usize) -> usize {
-    1 + text.iter().take(offset).filter(|byte| **byte == b'\n').count()
+/// The content of `file`, which is directly in `directory`; none if it isn't there. The error is the reason in
+/// words.
+fn read(directory: &Path, file: &Path) -> Result<Option<Vec<u8>>, String> {
+    let content = match files::read_no_follow(file) {
+        Err(ReadError::NotRegular) if file.is_symlink() => files::read_no_follow(&followed(directory, file)?),
+        content => content,
+    };
+    match content {
+        Ok(content) => Ok(Some(content)),
+        Err(ReadError::NotFound) => Ok(None),
+        Err(error) => Err(format!("it can't be read: {error}")),
+    }
+}
+
+/// Where a symbolic link leads, if that is in `directory`: no other file is the repository's.
+fn followed(directory: &Path, link: &Path) -> Result<PathBuf, String> {
+    let target = link.canonicalize().map_err(|error| format!("the symbolic link leads nowhere: {error}"))?;
+    let directory = directory.canonicalize().map_err(|error| format!("it can't be read: {error}"))?;
+    if target.starts_with(directory) {
+        Ok(target)
+    } else {
+        Err("the symbolic link leads out of the worktree, so it is not followed".to_owned())
+    }
 }
 
 #[cfg(test)]

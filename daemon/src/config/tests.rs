@@ -152,7 +152,7 @@ fn a_bad_file_is_refused_in_one_line_that_says_where() {
         ("step = \"x\"", "1: invalid type"),
         ("probe = \"no\"", "1: invalid type"),
         ("roots = \"x\"", "1: invalid type"),
-        ("roots = [\n\"src\"]", "1: \"src\" is not absolute"),
+        ("roots = [\n\"src\"]", "1: src is not absolute"),
         ("reserved_ports = [70000]", "1: \"70000\" is no port"),
         ("reserved_ports = [\"9-8\"]", "1: \"9-8\" is no port"),
         ("reserved_ports = [true]", "1: expected a port"),

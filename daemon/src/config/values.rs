@@ -40,7 +40,7 @@ fn value<T, E: Display>(
 ) -> Result<Option<T>, ConfigError> {
     let Some(text) = variable(name) else { return Ok(None) };
     let wrong = |reason: String| ConfigError::Variable { name, reason };
-    let text = text.to_str().ok_or_else(|| wrong(format!("{text:?} is not UTF-8")))?;
+    let text = text.to_str().ok_or_else(|| wrong(format!("{} is not UTF-8", text.display())))?;
     parse(text).map(Some).map_err(|reason| wrong(reason.to_string()))
 }
 
@@ -111,7 +111,9 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
 pub(super) fn roots_in_file<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Vec<PathBuf>>, D::Error> {
     let roots = Vec::<PathBuf>::deserialize(input)?;
     match roots.iter().find(|root| !root.is_absolute() && !root.starts_with("~")) {
-        Some(root) => Err(D::Error::custom(format!("{root:?} is not absolute: begin it with / or ~/"))),
+        Some(root) => {
+            Err(D::Error::custom(format!("{} is not absolute: begin it with / or ~/", root.display())))
+        }
         None => Ok(Some(roots)),
     }
 }

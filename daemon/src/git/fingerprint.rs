@@ -42,6 +42,7 @@ impl Fingerprint {
     }
 
     /// Looks at the same files again, with `stat` only.
+    #[must_use]
     pub fn again(&self) -> Self {
         let covered = Arc::clone(&self.covered);
         let mut marks = Marks::new();

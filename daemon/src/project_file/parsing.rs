@@ -9,9 +9,9 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 use wtd_protocol::variable::{DB_HOST_PORT, Variable};
 
-use super::line_of;
 use crate::domain::names::{VolumeName, is_database_stem};
 use crate::domain::project::{DatabaseMode, Project};
+use crate::text::{excerpt, line_of, plain};
 
 /// The most ports, and the most further volumes, that a project can declare.
 pub(super) const MAX_ENTRIES: usize = 64;
@@ -44,19 +44,6 @@ pub(super) fn parse(built_in: Project, file: &Path, bytes: &[u8]) -> Project {
         }
     }
     parser.finish(file)
-}
-
-/// A text from a stranger as one line of printable characters. Quotes and backslashes stay, since paths are to
-/// be copied.
-pub(super) fn plain(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '"' | '\'' | '\\' => plain.push(c),
-            _ => plain.extend(c.escape_debug()),
-        }
-    }
-    plain
 }
 
 struct Parser<'t> {
@@ -92,14 +79,14 @@ impl Parser<'_> {
             return self.complain(
                 "project",
                 value.span(),
-                format_args!("{:?} has no letter or digit", start(name)),
+                format_args!("{:?} has no letter or digit", excerpt(name)),
             );
         }
         self.project.rename(name);
         self.project.name_is_configured = true;
         if self.project.name != name {
             let taken =
-                format!("{:?} is taken as {:?}, which Compose allows", start(name), self.project.name);
+                format!("{:?} is taken as {:?}, which Compose allows", excerpt(name), self.project.name);
             self.complain("project", value.span(), taken);
         }
     }
@@ -117,7 +104,7 @@ impl Parser<'_> {
                 Some(mode) => self.project.database_mode = mode,
                 None => {
                     let modes = DatabaseMode::ALL.map(DatabaseMode::as_str).join(", ");
-                    let reason = format!("{:?} is none of {modes}", start(word));
+                    let reason = format!("{:?} is none of {modes}", excerpt(word));
                     self.complain("database.mode", value.span(), reason);
                 }
             }
@@ -130,7 +117,7 @@ impl Parser<'_> {
                 self.project.database_stem_is_configured = true;
             } else {
                 let reason =
-                    format!("{:?}: use letters, digits, _ and -, and don't begin with -", start(name));
+                    format!("{:?}: use letters, digits, _ and -, and don't begin with -", excerpt(name));
                 self.complain("database.name", value.span(), reason);
             }
         }
@@ -208,7 +195,7 @@ impl Parser<'_> {
             i64::from_str_radix(number.as_str(), number.radix()).ok().and_then(|port| port.try_into().ok());
         let port = port.and_then(NonZeroU16::new);
         if port.is_none() {
-            let reason = format!("{} is not a port: ports go from 1 to 65535", start(number.as_str()));
+            let reason = format!("{} is not a port: ports go from 1 to 65535", excerpt(number.as_str()));
             self.complain(label, value.span(), reason);
         }
         port
@@ -352,13 +339,8 @@ fn in_order<'d, 't>(table: &'d DeTable<'t>) -> Vec<(&'d Key<'t>, &'d Value<'t>)>
     entries
 }
 
-/// The first characters of a text: enough to recognise it, too few to flood a terminal.
-fn start(text: &str) -> &str {
-    text.char_indices().nth(64).map_or(text, |(end, _)| text.get(..end).unwrap_or(text))
-}
-
 fn shown(key: &Key<'_>) -> String {
-    plain(start(key.get_ref()))
+    plain(excerpt(key.get_ref()))
 }
 
 fn wanted(what: &str, value: &DeValue<'_>) -> String {

@@ -321,7 +321,7 @@ fn only_a_regular_file_of_the_repository_is_read() {
         let prefix = format!("{}: ", repository.path("linked/wtd.toml").display());
         warning.strip_prefix(&prefix).unwrap().to_owned()
     };
-    let irregular = "it is not a regular file";
+    let irregular = "it can't be read: not a regular file";
     let leads_out = "the symbolic link leads out of the worktree, so it is not followed";
     assert_eq!(refused(&|_, file| fs::create_dir(file).unwrap()), irregular);
     assert_eq!(
@@ -355,14 +355,14 @@ fn only_a_regular_file_of_the_repository_is_read() {
     let large = |bytes: u64| {
         move |_: &Repository, file: &Path| fs::File::create(file).unwrap().set_len(bytes).unwrap()
     };
-    assert_eq!(refused(&large(10 << 20)), "it is larger than 64 KiB");
-    assert_eq!(refused(&large(reading::MAX_BYTES + 1)), "it is larger than 64 KiB");
+    assert_eq!(refused(&large(10 << 20)), "it can't be read: larger than 65536 bytes");
+    assert_eq!(refused(&large(files::MAX_BYTES as u64 + 1)), "it can't be read: larger than 65536 bytes");
 }
 
 #[test]
 fn a_file_as_large_as_allowed_is_read() {
     let mut text = b"ports.UI_PORT = 3000\n#".to_vec();
-    text.resize(usize::try_from(reading::MAX_BYTES).unwrap(), b'x');
+    text.resize(files::MAX_BYTES, b'x');
     assert_eq!(ports(&project(text)), [("DB_HOST_PORT", 5432), ("UI_PORT", 3000)]);
 }
 

@@ -1,0 +1,132 @@
+//! What the registry records.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+
+use wtd_protocol::State;
+use wtd_protocol::variable::Variable;
+
+use super::allocator::Obstacle;
+use super::identity::{AllocationId, FileIdentity, RepositoryId};
+use super::names::{ComposeProject, DatabaseName, VolumeName};
+use super::offset::Offset;
+
+/// A moment: milliseconds since 1970, UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(pub i64);
+
+/// A repository that the registry knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repository {
+    /// Its id.
+    pub id: RepositoryId,
+    /// Its common dir, where it was last seen.
+    pub common_dir: PathBuf,
+    /// The common dir's incarnation.
+    pub identity: FileIdentity,
+    /// The main worktree's root, where it was last seen; none for a bare repository. Nothing in the common dir
+    /// names it for `--separate-git-dir`.
+    pub main_root: Option<PathBuf>,
+    /// Whether the daemon watches it: not after `forget`, nor when another repository has taken its place.
+    pub watched: bool,
+}
+
+/// A port of an allocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Port {
+    /// The service's port at offset 0.
+    pub base: NonZeroU16,
+    /// The worktree's port.
+    pub port: u16,
+    /// Whether the worktrees share one server there, so that the port does not move.
+    pub shared: bool,
+}
+
+/// How a person ended an allocation whose worktree still stands. It never comes back to life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// `wtd-client forget`.
+    Forgotten,
+    /// `wtd-client reassign`: the worktree has another allocation now.
+    Reassigned,
+}
+
+impl Ending {
+    /// The word for it in the registry.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Forgotten => "forgotten",
+            Self::Reassigned => "reassigned",
+        }
+    }
+
+    /// The ending that [`Ending::as_str`] names so.
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Forgotten, Self::Reassigned].into_iter().find(|ending| ending.as_str() == word)
+    }
+}
+
+/// The record that a worktree holds an offset, with the names that go with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Allocation {
+    /// Its id.
+    pub id: AllocationId,
+    /// The worktree's repository.
+    pub repository: RepositoryId,
+    /// The entry in `worktrees/`; none for the main worktree.
+    pub worktree_id: Option<OsString>,
+    /// The worktree's git dir.
+    pub git_dir: PathBuf,
+    /// The git dir's incarnation.
+    pub identity: FileIdentity,
+    /// The worktree's root directory.
+    pub path: PathBuf,
+    /// The device that the root directory is on.
+    pub device: u64,
+    /// Whether `git worktree add` was seen to have finished.
+    pub finished: bool,
+    /// The offset.
+    pub offset: Offset,
+    /// The ports by variable.
+    pub ports: BTreeMap<Variable, Port>,
+    /// The project's name.
+    pub project: String,
+    /// The database's volume.
+    pub volume: VolumeName,
+    /// Further volumes by variable.
+    pub volumes: BTreeMap<Variable, VolumeName>,
+    /// Volumes that the worktree had under an earlier configuration; gc still answers for them.
+    pub former_volumes: BTreeSet<VolumeName>,
+    /// The database's name.
+    pub database: DatabaseName,
+    /// The Compose project; none for a main worktree, whose stack keeps the name that Compose gives it.
+    pub compose_project: Option<ComposeProject>,
+    /// The state.
+    pub state: State,
+    /// Why it is in this state; empty for `active`.
+    pub reason: String,
+    /// Since when it is in this state.
+    pub since: Moment,
+    /// When it was made.
+    pub created: Moment,
+    /// How a person ended it, if so.
+    pub ending: Option<Ending>,
+    /// The candidates that failed before this offset.
+    pub passed_over: Vec<Obstacle>,
+    /// What the configuration asks for and can't have.
+    pub warnings: Vec<String>,
+}
+
+impl Allocation {
+    /// Whether this is the main worktree's.
+    pub fn is_main(&self) -> bool {
+        self.worktree_id.is_none()
+    }
+
+    /// Whether the worktree holds it: not proven removed, and not ended by a person.
+    pub fn is_live(&self) -> bool {
+        matches!(self.state, State::Active | State::Missing)
+    }
+}

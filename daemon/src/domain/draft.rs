@@ -1,0 +1,279 @@
+//! A step in the making: the ledger as it will be, and the records that take the database there.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU16;
+use std::path::Path;
+use std::sync::Arc;
+
+use wtd_protocol::variable::Variable;
+use wtd_protocol::{ChangeKind, State};
+
+use super::allocation::{Allocation, Ending, Moment, Port, Repository};
+use super::allocator::{self, Exhausted, Rules, Taken};
+use super::identity::{AllocationId, RepositoryId};
+use super::ledger::{Ledger, Overlap};
+use super::names;
+use super::observation::ObservedWorktree;
+use super::offset::Offset;
+use super::project::Project;
+
+/// What a step needs from outside.
+pub trait Surroundings {
+    /// The time.
+    fn now(&self) -> Moment;
+    /// An id that no allocation has had.
+    fn new_allocation_id(&mut self) -> AllocationId;
+    /// An id that no repository has had.
+    fn new_repository_id(&mut self) -> RepositoryId;
+    /// Who listens on `port` now, other than the worktree at `root` itself.
+    fn listener(&mut self, port: u16, root: &Path) -> Option<String>;
+    /// The rules of the machine.
+    fn rules(&self) -> &Rules;
+}
+
+/// One record to be written.
+#[derive(Debug, Clone)]
+pub enum Record {
+    /// A repository, new or changed.
+    Repository(Arc<Repository>),
+    /// An allocation, new or changed.
+    Allocation {
+        /// The allocation afterwards.
+        allocation: Arc<Allocation>,
+        /// What happened, where it is worth telling.
+        kind: Option<ChangeKind>,
+    },
+}
+
+/// The ledger with the step's records applied, and the records themselves.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// The ledger as it will be.
+    pub ledger: Ledger,
+    /// What is to be written, in order.
+    pub records: Vec<Record>,
+}
+
+impl Draft {
+    /// A step that begins from `ledger`.
+    pub fn new(ledger: &Ledger) -> Self {
+        Self { ledger: ledger.clone(), records: Vec::new() }
+    }
+
+    /// Records a repository, if that says anything new.
+    pub fn put_repository(&mut self, repository: Repository) {
+        if self.ledger.repository(repository.id).is_some_and(|before| **before == repository) {
+            return;
+        }
+        let repository = Arc::new(repository);
+        self.ledger.put_repository(Arc::clone(&repository));
+        self.records.push(Record::Repository(repository));
+    }
+
+    /// Records an allocation, if that says anything new.
+    pub fn put(&mut self, after: Allocation) -> Result<Arc<Allocation>, Overlap> {
+        let before = self.ledger.allocation(after.id).cloned();
+        if let Some(before) = &before
+            && **before == after
+        {
+            return Ok(Arc::clone(before));
+        }
+        let kind = what_happened(before.as_deref(), &after);
+        let allocation = Arc::new(after);
+        self.ledger.put(Arc::clone(&allocation))?;
+        self.records.push(Record::Allocation { allocation: Arc::clone(&allocation), kind });
+        Ok(allocation)
+    }
+
+    /// Gives a worktree that has none an allocation.
+    pub fn allocate(
+        &mut self,
+        repository: RepositoryId,
+        worktree: &ObservedWorktree,
+        device: u64,
+        finished: bool,
+        preferred: Option<Offset>,
+        surroundings: &mut impl Surroundings,
+    ) -> Result<Result<Arc<Allocation>, Exhausted>, Overlap> {
+        let project = &worktree.project;
+        let moved: BTreeMap<Variable, NonZeroU16> = project
+            .base_ports
+            .iter()
+            .filter(|(name, _)| project.moves(name))
+            .map(|(n, b)| (n.clone(), *b))
+            .collect();
+        let rules = surroundings.rules().clone();
+        let listener = |port| surroundings.listener(port, &worktree.path);
+        let granted = match allocator::allocate(&moved, preferred, &self.ledger, &rules, listener) {
+            Ok(granted) => granted,
+            Err(exhausted) => return Ok(Err(exhausted)),
+        };
+        let port_of = |(name, base): (&Variable, &NonZeroU16)| {
+            let moved = granted.ports.get(name);
+            let port =
+                Port { base: *base, port: moved.copied().unwrap_or(base.get()), shared: moved.is_none() };
+            (name.clone(), port)
+        };
+        let now = surroundings.now();
+        let names = Names::of(project, granted.offset, worktree.id.is_none());
+        self.put(Allocation {
+            id: surroundings.new_allocation_id(),
+            repository,
+            worktree_id: worktree.id.clone(),
+            git_dir: worktree.git_dir.clone(),
+            identity: worktree.identity,
+            path: worktree.path.clone(),
+            device,
+            finished,
+            offset: granted.offset,
+            ports: project.base_ports.iter().map(port_of).collect(),
+            project: project.name.clone(),
+            volume: names.volume,
+            volumes: names.volumes,
+            former_volumes: Default::default(),
+            database: names.database,
+            compose_project: names.compose_project,
+            state: State::Active,
+            reason: String::new(),
+            since: now,
+            created: now,
+            ending: None,
+            passed_over: granted.passed_over,
+            warnings: project.warnings.clone(),
+        })
+        .map(Ok)
+    }
+
+    /// Brings an allocation's ports and names in line with its project's configuration. The offset stays; a port
+    /// that can't be had at this offset is left out with a warning.
+    pub fn configure(&self, allocation: &mut Allocation, project: &Project, rules: &Rules) {
+        let mut warnings = project.warnings.clone();
+        let mut ports: BTreeMap<Variable, Port> = BTreeMap::new();
+        for (name, base) in &project.base_ports {
+            let shared = !project.moves(name);
+            let before = allocation.ports.get(name);
+            if let Some(before) = before.filter(|before| before.base == *base && before.shared == shared) {
+                ports.insert(name.clone(), *before);
+            } else if shared {
+                ports.insert(name.clone(), Port { base: *base, port: base.get(), shared });
+            } else {
+                match self.port_for(allocation, *base, &ports, rules) {
+                    Ok(port) => drop(ports.insert(name.clone(), Port { base: *base, port, shared })),
+                    Err(why) => warnings.push(format!(
+                        "{name} can't be had at offset {}: {why}; `wtd-client reassign` finds an offset for all ports",
+                        allocation.offset
+                    )),
+                }
+            }
+        }
+        let mut project_named = project.clone();
+        if !project.name_is_configured {
+            // A directory that is renamed does not rename the databases in its volume.
+            project_named.rename(&allocation.project);
+        }
+        let names = Names::of(&project_named, allocation.offset, allocation.is_main());
+        let mut former = std::mem::take(&mut allocation.former_volumes);
+        former.insert(allocation.volume.clone());
+        former.extend(allocation.volumes.values().cloned());
+        former.retain(|volume| *volume != names.volume && !names.volumes.values().any(|now| now == volume));
+        allocation.former_volumes = former;
+        allocation.project = project_named.name;
+        allocation.ports = ports;
+        allocation.volume = names.volume;
+        allocation.volumes = names.volumes;
+        allocation.database = names.database;
+        allocation.compose_project = names.compose_project;
+        allocation.warnings = warnings;
+    }
+
+    fn port_for(
+        &self,
+        allocation: &Allocation,
+        base: NonZeroU16,
+        given: &BTreeMap<Variable, Port>,
+        rules: &Rules,
+    ) -> Result<u16, String> {
+        let port = allocation.offset.port(base).ok_or_else(|| format!("{base} + offset is beyond 65535"))?;
+        if let Some(reason) = rules.bar(port) {
+            return Err(reason);
+        }
+        let own = self.ledger.holder_of_port(port) == Some(allocation.id);
+        if given.values().any(|other| other.port == port) || (!own && self.ledger.port(port)) {
+            return Err(format!("port {port} is another allocation's"));
+        }
+        Ok(port)
+    }
+
+    /// Ends an allocation on a person's word: it is stale from now on, and never comes back.
+    pub fn end(
+        &mut self,
+        allocation: &Allocation,
+        ending: Ending,
+        reason: &str,
+        now: Moment,
+    ) -> Result<(), Overlap> {
+        let mut after = allocation.clone();
+        after.ending = Some(ending);
+        set_state(&mut after, State::Stale, reason, now);
+        self.put(after).map(drop)
+    }
+}
+
+/// Names that follow from a project's configuration and an offset.
+struct Names {
+    volume: names::VolumeName,
+    volumes: BTreeMap<Variable, names::VolumeName>,
+    database: names::DatabaseName,
+    compose_project: Option<names::ComposeProject>,
+}
+
+impl Names {
+    fn of(project: &Project, offset: Offset, main: bool) -> Self {
+        let volume = |stem: &String| names::volume_name(stem, offset.0);
+        Self {
+            volume: volume(&project.volume_stem),
+            volumes: project.volume_stems.iter().map(|(name, stem)| (name.clone(), volume(stem))).collect(),
+            database: names::database_name(
+                &project.database_stem,
+                offset.0,
+                project.database_name_per_worktree,
+            ),
+            compose_project: (!main).then(|| names::compose_project(&project.name, offset.0)),
+        }
+    }
+}
+
+/// Moves an allocation to a state; `since` changes only when the state does.
+pub fn set_state(allocation: &mut Allocation, state: State, reason: &str, now: Moment) {
+    if allocation.state != state {
+        allocation.since = now;
+    }
+    allocation.state = state;
+    reason.clone_into(&mut allocation.reason);
+}
+
+/// What a person would call the difference; nothing for details that only the daemon needs.
+fn what_happened(before: Option<&Allocation>, after: &Allocation) -> Option<ChangeKind> {
+    let Some(before) = before else { return Some(ChangeKind::Allocated) };
+    if before.state != after.state {
+        return Some(match (after.state, after.ending) {
+            (State::Active, _) => ChangeKind::Returned,
+            (State::Missing, _) => ChangeKind::Missing,
+            (State::Stale, None) => ChangeKind::Stale,
+            (State::Stale, Some(Ending::Forgotten)) => ChangeKind::Forgotten,
+            (State::Stale, Some(Ending::Reassigned)) => ChangeKind::Reassigned,
+            (State::Released, _) => ChangeKind::Released,
+        });
+    }
+    if before.path != after.path || before.git_dir != after.git_dir {
+        return Some(ChangeKind::Moved);
+    }
+    let configured = before.ports != after.ports
+        || before.volume != after.volume
+        || before.volumes != after.volumes
+        || before.database != after.database
+        || before.compose_project != after.compose_project
+        || before.project != after.project
+        || before.warnings != after.warnings;
+    configured.then_some(ChangeKind::Configured)
+}

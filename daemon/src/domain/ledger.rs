@@ -1,0 +1,175 @@
+//! The registry in memory: every allocation that is not released, with the look-ups that decisions need.
+//!
+//! A ledger is a value. Cloning one costs nothing much (its maps share what they have in common), so a step
+//! is decided on a clone, and the clone takes the place of the original once the database has it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use imbl::{HashMap, OrdMap, OrdSet};
+use wtd_protocol::State;
+
+use super::allocation::{Allocation, Repository};
+use super::allocator::Taken;
+use super::identity::{AllocationId, FileIdentity, RepositoryId};
+use super::offset::Offset;
+
+/// Allocations that are not released, and the repositories that they belong to.
+#[derive(Debug, Clone, Default)]
+pub struct Ledger {
+    allocations: OrdMap<AllocationId, Arc<Allocation>>,
+    by_offset: HashMap<Offset, AllocationId>,
+    by_port: HashMap<u16, AllocationId>,
+    /// Servers that worktrees share, with the number of allocations that use each.
+    shared_ports: HashMap<u16, usize>,
+    by_repository: HashMap<RepositoryId, OrdSet<AllocationId>>,
+    /// Live allocations only: a stale one leaves its place to a successor.
+    by_path: HashMap<PathBuf, AllocationId>,
+    by_git_dir: HashMap<FileIdentity, AllocationId>,
+    repositories: HashMap<RepositoryId, Arc<Repository>>,
+    /// Watched repositories only.
+    by_common_dir: HashMap<PathBuf, RepositoryId>,
+}
+
+/// Two allocations claim one thing that only one can have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("allocation {second} claims {what}, which allocation {first} has")]
+pub struct Overlap {
+    /// What both claim.
+    pub what: String,
+    /// Who has it.
+    pub first: AllocationId,
+    /// Who claims it too.
+    pub second: AllocationId,
+}
+
+impl Ledger {
+    /// The allocation of this id, unless it is released.
+    pub fn allocation(&self, id: AllocationId) -> Option<&Arc<Allocation>> {
+        self.allocations.get(&id)
+    }
+
+    /// Every allocation that is not released, oldest first.
+    pub fn allocations(&self) -> impl Iterator<Item = &Arc<Allocation>> {
+        self.allocations.values()
+    }
+
+    /// The allocations of a repository that are not released, oldest first.
+    pub fn of_repository(&self, id: RepositoryId) -> impl Iterator<Item = &Arc<Allocation>> {
+        self.by_repository.get(&id).into_iter().flatten().filter_map(|id| self.allocations.get(id))
+    }
+
+    /// The live allocation whose worktree's root is at `path`.
+    pub fn at_path(&self, path: &Path) -> Option<&Arc<Allocation>> {
+        self.by_path.get(path).and_then(|id| self.allocations.get(id))
+    }
+
+    /// The live allocation of the git dir with this identity.
+    pub fn of_git_dir(&self, identity: FileIdentity) -> Option<&Arc<Allocation>> {
+        self.by_git_dir.get(&identity).and_then(|id| self.allocations.get(id))
+    }
+
+    /// The repository of this id.
+    pub fn repository(&self, id: RepositoryId) -> Option<&Arc<Repository>> {
+        self.repositories.get(&id)
+    }
+
+    /// Every repository, watched or not.
+    pub fn repositories(&self) -> impl Iterator<Item = &Arc<Repository>> {
+        self.repositories.values()
+    }
+
+    /// The watched repository with this common dir.
+    pub fn at_common_dir(&self, common_dir: &Path) -> Option<&Arc<Repository>> {
+        self.by_common_dir.get(common_dir).and_then(|id| self.repositories.get(id))
+    }
+
+    /// The repository whose common dir has this identity, wherever it was last seen.
+    pub fn repository_of(&self, identity: FileIdentity) -> Option<&Arc<Repository>> {
+        self.repositories.values().find(|repository| repository.identity == identity)
+    }
+
+    /// How many allocations are in `state`.
+    pub fn count(&self, state: State) -> usize {
+        self.allocations.values().filter(|allocation| allocation.state == state).count()
+    }
+
+    /// The allocation that moved a service to `port`.
+    pub fn holder_of_port(&self, port: u16) -> Option<AllocationId> {
+        self.by_port.get(&port).copied()
+    }
+
+    /// Records a repository, in place of what was recorded of it before.
+    pub fn put_repository(&mut self, repository: Arc<Repository>) {
+        if let Some(before) = self.repositories.get(&repository.id)
+            && self.by_common_dir.get(&before.common_dir) == Some(&before.id)
+        {
+            self.by_common_dir.remove(&before.common_dir.clone());
+        }
+        if repository.watched {
+            self.by_common_dir.insert(repository.common_dir.clone(), repository.id);
+        }
+        self.repositories.insert(repository.id, repository);
+    }
+
+    /// Records an allocation, in place of what was recorded of it before. A released one leaves the ledger.
+    pub fn put(&mut self, allocation: Arc<Allocation>) -> Result<(), Overlap> {
+        self.remove(allocation.id);
+        if allocation.state == State::Released {
+            return Ok(());
+        }
+        let id = allocation.id;
+        let overlap = |what: String, first| Overlap { what, first, second: id };
+        if let Some(first) = self.by_offset.insert(allocation.offset, id) {
+            return Err(overlap(format!("offset {}", allocation.offset), first));
+        }
+        for port in allocation.ports.values() {
+            if port.shared {
+                *self.shared_ports.entry(port.port).or_insert(0) += 1;
+            } else if let Some(first) = self.by_port.insert(port.port, id) {
+                return Err(overlap(format!("port {}", port.port), first));
+            }
+        }
+        if allocation.is_live() {
+            self.by_path.insert(allocation.path.clone(), id);
+            self.by_git_dir.insert(allocation.identity, id);
+        }
+        self.by_repository.entry(allocation.repository).or_default().insert(id);
+        self.allocations.insert(id, allocation);
+        Ok(())
+    }
+
+    fn remove(&mut self, id: AllocationId) {
+        let Some(before) = self.allocations.remove(&id) else { return };
+        self.by_offset.remove(&before.offset);
+        for port in before.ports.values() {
+            if !port.shared {
+                self.by_port.remove(&port.port);
+            } else if let Some(count) = self.shared_ports.get_mut(&port.port) {
+                *count -= 1;
+                if *count == 0 {
+                    self.shared_ports.remove(&port.port);
+                }
+            }
+        }
+        if self.by_path.get(&before.path) == Some(&id) {
+            self.by_path.remove(&before.path);
+        }
+        if self.by_git_dir.get(&before.identity) == Some(&id) {
+            self.by_git_dir.remove(&before.identity);
+        }
+        if let Some(siblings) = self.by_repository.get_mut(&before.repository) {
+            siblings.remove(&id);
+        }
+    }
+}
+
+impl Taken for Ledger {
+    fn offset(&self, offset: Offset) -> bool {
+        self.by_offset.contains_key(&offset)
+    }
+
+    fn port(&self, port: u16) -> bool {
+        self.by_port.contains_key(&port) || self.shared_ports.contains_key(&port)
+    }
+}

@@ -1,0 +1,18 @@
+//! The pure core: offsets, ports, names, and the step from what is seen to what is recorded.
+//!
+//! Nothing here reads a file, a socket, a database or a clock: what the outside says comes in as values, and
+//! what is to be done goes out as values.
+
+pub mod allocation;
+pub mod allocator;
+pub mod draft;
+pub mod identity;
+pub mod ledger;
+pub mod left_overs;
+pub mod names;
+pub mod observation;
+pub mod offset;
+pub mod port_ranges;
+pub mod project;
+pub mod reconcile;
+pub mod variables;

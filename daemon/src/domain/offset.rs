@@ -1,0 +1,62 @@
+//! Offsets, and the order in which they are tried.
+
+use std::fmt;
+use std::num::NonZeroU16;
+
+/// The step between offsets that are tried first, unless the daemon's configuration says otherwise.
+pub const DEFAULT_STEP: NonZeroU16 = NonZeroU16::new(10_000).unwrap();
+
+/// The finer steps, tried in this order once every coarser candidate is used up.
+const FINER_STEPS: [u16; 3] = [1_000, 100, 10];
+
+/// A `PORT_OFFSET`, in ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Offset(pub u16);
+
+impl Offset {
+    /// The port of a service at this offset; none beyond 65535.
+    pub fn port(self, base: NonZeroU16) -> Option<u16> {
+        base.get().checked_add(self.0)
+    }
+}
+
+impl fmt::Display for Offset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Every offset up to `highest` that may be given, in the order of preference: the multiples of `step`
+/// ascending from 0, then those of 1000, of 100 and of 10 that have not come before.
+pub fn candidates(step: NonZeroU16, highest: u16) -> impl Iterator<Item = Offset> {
+    let steps = [step.get(), FINER_STEPS[0], FINER_STEPS[1], FINER_STEPS[2]];
+    steps.into_iter().enumerate().flat_map(move |(tier, step)| {
+        (0..=highest).step_by(usize::from(step)).map(Offset).filter(move |offset| {
+            let came_before = steps.iter().take(tier).any(|coarser| offset.0.is_multiple_of(*coarser));
+            !came_before
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn coarse_offsets_come_first_and_lowest_first() {
+        let all: Vec<u16> = candidates(DEFAULT_STEP, 57_532).map(|offset| offset.0).collect();
+        assert_eq!(all[..8], [0, 10_000, 20_000, 30_000, 40_000, 50_000, 1_000, 2_000]);
+        assert_eq!(all[6..60].iter().filter(|offset| *offset % 10_000 == 0).count(), 0);
+        assert_eq!(all.last(), Some(&57_530));
+    }
+
+    #[test]
+    fn no_candidate_comes_twice_whatever_the_step() {
+        for step in [1, 7, 10, 500, 1_000, 2_500, 10_000, 60_000] {
+            let all: Vec<_> = candidates(NonZeroU16::new(step).unwrap(), 65_535).collect();
+            let distinct: std::collections::HashSet<_> = all.iter().collect();
+            assert_eq!(all.len(), distinct.len(), "step {step}");
+            assert_eq!(all[0], Offset(0));
+        }
+    }
+}

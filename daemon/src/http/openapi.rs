@@ -1,0 +1,48 @@
+//! The API in OpenAPI's own terms, from the handlers and types themselves.
+
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use utoipa::OpenApi;
+
+use super::events::__path_events;
+use super::metrics::__path_serve_metrics;
+use super::routes::{
+    __path_checks, __path_forget_repository, __path_health, __path_list_repositories, __path_list_worktrees,
+    __path_put_repository, __path_put_worktree, __path_reassign,
+};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "wtd",
+        description = "A PORT_OFFSET, database and Compose project of its own for every git worktree."
+    ),
+    paths(
+        put_worktree,
+        list_worktrees,
+        reassign,
+        list_repositories,
+        put_repository,
+        forget_repository,
+        events,
+        health,
+        checks,
+        serve_metrics
+    ),
+    components(schemas(wtd_protocol::Problem, wtd_protocol::Change))
+)]
+struct Document;
+
+/// The document, as JSON.
+pub fn document() -> Result<String, serde_json::Error> {
+    Document::openapi().to_pretty_json()
+}
+
+pub(super) async fn serve_document() -> Response {
+    match document() {
+        Ok(json) => {
+            ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], json).into_response()
+        }
+        Err(_) => axum::http::StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}

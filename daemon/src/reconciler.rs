@@ -1,0 +1,475 @@
+//! Brings the registry in line with the disk: repositories that are marked dirty are looked at again, one look at a
+//! time for each, and what the look comes to is committed.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::time::Instant;
+use tracing::{Instrument, debug, info_span, warn};
+
+use crate::domain::allocation::Allocation;
+use crate::domain::identity::AllocationId;
+use crate::domain::observation::{Claim, Observation, ObservedRepository, Presence, Recorded};
+use crate::domain::reconcile::{Outcome, reconcile};
+use crate::git::{Fingerprint, Look, ObserveRequest, observe};
+use crate::project_file;
+use crate::registry::{Decision, Snapshot, WriteError, Writer, allocation_file};
+use crate::watch::{Listener, Role, Watches, interest};
+
+/// How long events of one operation are gathered before the repository is looked at: `git worktree add` makes its
+/// files within 1 ms of each other (measured).
+const GATHER: Duration = Duration::from_millis(5);
+
+/// When a repository that was met in the middle of a change is looked at again.
+const AGAIN: [Duration; 5] = [
+    Duration::from_millis(10),
+    Duration::from_millis(50),
+    Duration::from_millis(250),
+    Duration::from_secs(1),
+    Duration::from_secs(4),
+];
+
+/// How often a repository is looked at that can't be watched.
+const POLL: Duration = Duration::from_secs(2);
+
+/// How many repositories are looked at together.
+const AT_ONCE: usize = 4;
+
+/// How often one look is repeated because it set watches, so that what happened just before them is seen too.
+const ROUNDS: usize = 5;
+
+/// The reconciler; clones are handles to the same one.
+#[derive(Debug, Clone)]
+pub struct Reconciler(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    writer: Writer,
+    watches: OnceLock<Watches>,
+    queue: Mutex<Queue>,
+    wake: Notify,
+    overflowed: Notify,
+    permits: Semaphore,
+    /// What the last look at each repository rests on.
+    looks: Mutex<HashMap<PathBuf, Fingerprint>>,
+    /// Repositories that can't be watched.
+    polled: Mutex<HashSet<PathBuf>>,
+    /// Roots of the configuration whose directories have to be searched again.
+    roots: Mutex<Option<Arc<dyn RootsListener>>>,
+    stale: Notify,
+}
+
+/// Hears of events below configured roots.
+pub trait RootsListener: Send + Sync + std::fmt::Debug {
+    /// Something came or went below `root`; false when it is no root.
+    fn changed(&self, root: &Path) -> bool;
+}
+
+/// Repositories that are dirty or being looked at.
+#[derive(Debug, Default)]
+struct Queue {
+    due: BTreeSet<(Instant, PathBuf)>,
+    entries: HashMap<PathBuf, Entry>,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    due: Option<Instant>,
+    running: bool,
+    waiters: Vec<oneshot::Sender<Result<(), WriteError>>>,
+    root_hint: Option<PathBuf>,
+    attempt: usize,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What the mutexes here guard is valid at every moment, so a panic elsewhere does not spoil it.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Queue {
+    fn mark(&mut self, key: &Path, at: Instant) {
+        let entry = self.entries.entry(key.to_owned()).or_default();
+        if entry.due.is_some_and(|due| due <= at) {
+            return;
+        }
+        if let Some(later) = entry.due.replace(at) {
+            self.due.remove(&(later, key.to_owned()));
+        }
+        if !entry.running {
+            self.due.insert((at, key.to_owned()));
+        }
+    }
+
+    /// Takes the next repository that is due.
+    fn take(
+        &mut self,
+        now: Instant,
+    ) -> Option<(PathBuf, Option<PathBuf>, Vec<oneshot::Sender<Result<(), WriteError>>>)> {
+        if self.due.first().is_none_or(|(at, _)| *at > now) {
+            return None;
+        }
+        let (_, key) = self.due.pop_first()?;
+        let entry = self.entries.get_mut(&key)?;
+        entry.due = None;
+        entry.running = true;
+        Some((key, entry.root_hint.take(), std::mem::take(&mut entry.waiters)))
+    }
+
+    fn finish(&mut self, key: &Path, again: bool) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        entry.running = false;
+        entry.attempt = if again { entry.attempt + 1 } else { 0 };
+        let retry =
+            AGAIN.get(entry.attempt.wrapping_sub(1)).filter(|_| again).map(|wait| Instant::now() + *wait);
+        let due = entry.due.into_iter().chain(retry).min();
+        entry.due = due;
+        match due {
+            Some(at) => drop(self.due.insert((at, key.to_owned()))),
+            None => drop(self.entries.remove(key)),
+        }
+    }
+}
+
+impl Listener for Inner {
+    fn dirty(&self, key: &Path) {
+        let is_root = lock(&self.roots).as_ref().is_some_and(|roots| roots.changed(key));
+        if !is_root {
+            lock(&self.queue).mark(key, Instant::now() + GATHER);
+            self.wake.notify_one();
+        }
+    }
+
+    fn overflowed(&self) {
+        warn!("inotify lost events, looking everywhere");
+        self.overflowed.notify_one();
+    }
+}
+
+impl Reconciler {
+    /// A reconciler that commits through `writer`; it works once [`Reconciler::run`] does.
+    pub fn new(writer: Writer) -> Self {
+        let inner = Arc::new(Inner {
+            writer,
+            watches: OnceLock::new(),
+            queue: Mutex::default(),
+            wake: Notify::new(),
+            overflowed: Notify::new(),
+            permits: Semaphore::new(AT_ONCE),
+            looks: Mutex::default(),
+            polled: Mutex::default(),
+            roots: Mutex::default(),
+            stale: Notify::new(),
+        });
+        let watches = Watches::new(Arc::clone(&inner) as Arc<dyn Listener>);
+        drop(inner.watches.set(watches));
+        Self(inner)
+    }
+
+    /// The watches, for roots and for `doctor`.
+    pub fn watches(&self) -> Option<&Watches> {
+        self.0.watches.get()
+    }
+
+    /// Who hears of events below configured roots.
+    pub fn set_roots_listener(&self, listener: Arc<dyn RootsListener>) {
+        *lock(&self.0.roots) = Some(listener);
+    }
+
+    /// The repositories that are polled.
+    pub fn polled(&self) -> HashSet<PathBuf> {
+        lock(&self.0.polled).clone()
+    }
+
+    /// Resolves when an allocation may have become stale.
+    pub async fn stale(&self) {
+        self.0.stale.notified().await;
+    }
+
+    /// Says that an allocation may have become stale.
+    pub fn notice_stale(&self) {
+        self.0.stale.notify_one();
+    }
+
+    /// Has a repository looked at soon.
+    pub fn mark(&self, common_dir: &Path) {
+        lock(&self.0.queue).mark(common_dir, Instant::now());
+        self.0.wake.notify_one();
+    }
+
+    /// Looks at a repository now, and commits what that comes to. The look begins after this call does, so whatever
+    /// the caller has seen on disk is in it. `main_root`: the main worktree's root, where the caller knows it.
+    pub async fn reconcile_now(
+        &self,
+        common_dir: &Path,
+        main_root: Option<PathBuf>,
+    ) -> Result<(), WriteError> {
+        let (done, answer) = oneshot::channel();
+        {
+            let mut queue = lock(&self.0.queue);
+            queue.mark(common_dir, Instant::now());
+            if let Some(entry) = queue.entries.get_mut(common_dir) {
+                entry.waiters.push(done);
+                entry.root_hint = main_root.or(entry.root_hint.take());
+            }
+        }
+        self.0.wake.notify_one();
+        answer.await.unwrap_or(Err(WriteError::ShuttingDown))
+    }
+
+    /// Looks at a repository that was come upon, unless it is watched already.
+    pub async fn learn(&self, common_dir: &Path, main_root: Option<PathBuf>) -> Result<(), WriteError> {
+        if self.0.writer.glance().ledger.at_common_dir(common_dir).is_some() {
+            return Ok(());
+        }
+        self.reconcile_now(common_dir, main_root).await
+    }
+
+    /// Looks at repositories as they become due, until the future is dropped.
+    pub async fn run(&self) {
+        loop {
+            while let Some((key, root_hint, waiters)) = { lock(&self.0.queue).take(Instant::now()) } {
+                let this = self.clone();
+                tokio::spawn(async move {
+                    let span = info_span!("reconcile", repository = %key.display());
+                    let result = this.look(&key, root_hint).instrument(span).await;
+                    let again = *result.as_ref().unwrap_or(&true);
+                    lock(&this.0.queue).finish(&key, again);
+                    this.0.wake.notify_one();
+                    for waiter in waiters {
+                        // The client may have hung up.
+                        drop(waiter.send(result.clone().map(drop)));
+                    }
+                });
+            }
+            let next = lock(&self.0.queue).due.first().map(|(at, _)| *at);
+            match next {
+                Some(at) => tokio::select! {
+                    () = self.0.wake.notified() => {}
+                    () = tokio::time::sleep_until(at) => {}
+                },
+                None => self.0.wake.notified().await,
+            }
+        }
+    }
+
+    /// Looks for changes that no event told of: at all repositories every `resync` and after an overflow, at those
+    /// that can't be watched every two seconds. Until the future is dropped.
+    pub async fn sweep(&self, resync: Duration) {
+        let mut next_resync = Instant::now() + resync;
+        loop {
+            let polling = !lock(&self.0.polled).is_empty();
+            let wake_at = if polling { next_resync.min(Instant::now() + POLL) } else { next_resync };
+            let everywhere = tokio::select! {
+                () = self.0.overflowed.notified() => true,
+                () = tokio::time::sleep_until(wake_at) => Instant::now() >= next_resync,
+            };
+            if everywhere {
+                next_resync = Instant::now() + resync;
+                for key in self.polled() {
+                    self.mark(&key);
+                }
+                let all: Vec<PathBuf> = watched_common_dirs(&self.0.writer.glance());
+                self.mark_changed(all).await;
+                self.notice_stale();
+            } else {
+                self.mark_changed(self.polled().into_iter().collect()).await;
+            }
+        }
+    }
+
+    /// Marks those of the repositories that are not as they were when last looked at. Opens no file: a look at
+    /// thousands of worktrees would overflow the event queue by itself.
+    pub async fn mark_changed(&self, common_dirs: Vec<PathBuf>) {
+        let this = self.clone();
+        let compare = move || {
+            for common_dir in common_dirs {
+                let before = lock(&this.0.looks).get(&common_dir).cloned();
+                if before.is_none_or(|before| before.racy || before.again() != before) {
+                    this.mark(&common_dir);
+                }
+            }
+        };
+        if let Err(error) = tokio::task::spawn_blocking(compare).await {
+            warn!(error = &error as &dyn std::error::Error, "sweep failed");
+        }
+    }
+
+    /// One look and its commit; true when another look should follow soon.
+    async fn look(&self, key: &Path, root_hint: Option<PathBuf>) -> Result<bool, WriteError> {
+        let Ok(_permit) = self.0.permits.acquire().await else { return Err(WriteError::ShuttingDown) };
+        let (this, common_dir) = (self.clone(), key.to_owned());
+        let observed =
+            tokio::task::spawn_blocking(move || this.observe(&common_dir, root_hint.as_deref())).await;
+        let Ok(observation) = observed else { return Err(WriteError::ShuttingDown) };
+        let unsettled = observation.unsettled;
+        let before = self.0.writer.snapshot();
+        let seen = self
+            .0
+            .writer
+            .commit(move |ledger, system| {
+                let Outcome { repository, ledger, records, sightings, unallocated, look_again } =
+                    reconcile(ledger, &observation, system)?;
+                let files: Vec<(AllocationId, Claim)> =
+                    sightings.iter().map(|sighting| (sighting.id, sighting.claim.clone())).collect();
+                let displaced = records
+                    .iter()
+                    .any(|record| matches!(record, crate::domain::draft::Record::Repository(_)));
+                let seen = repository.map(|id| (id, sightings, unallocated));
+                let decision = Decision { ledger, records, seen };
+                Ok((Some(decision), (repository, files, look_again, displaced)))
+            })
+            .await?;
+        let (repository, files, look_again, displaced) = seen;
+        let after = self.0.writer.snapshot();
+        if displaced {
+            self.unwatch_displaced(&before, &after);
+        }
+        if repository.is_none() && after.ledger.at_common_dir(key).is_none() {
+            self.forget(key);
+        }
+        let to_write: Vec<(Arc<Allocation>, Claim)> = files
+            .into_iter()
+            .filter_map(|(id, claim)| Some((Arc::clone(after.ledger.allocation(id)?), claim)))
+            .collect();
+        if !to_write.is_empty() {
+            tokio::task::block_in_place(|| {
+                for (allocation, claim) in &to_write {
+                    allocation_file::write(allocation, claim);
+                }
+            });
+        }
+        self.notice_stale();
+        debug!(look_again, unsettled, "looked");
+        Ok(look_again || unsettled)
+    }
+
+    /// Stops all watching and polling of a repository.
+    pub fn forget(&self, common_dir: &Path) {
+        if let Some(watches) = self.watches() {
+            watches.remove(common_dir);
+        }
+        lock(&self.0.polled).remove(common_dir);
+        lock(&self.0.looks).remove(common_dir);
+    }
+
+    fn unwatch_displaced(&self, before: &Snapshot, after: &Snapshot) {
+        for repository in before.ledger.repositories().filter(|repository| repository.watched) {
+            if after.ledger.at_common_dir(&repository.common_dir).is_none() {
+                self.forget(&repository.common_dir);
+            }
+        }
+    }
+
+    /// Watches, then reads, and reads again whenever reading showed something more to watch. Blocks.
+    fn observe(&self, common_dir: &Path, root_hint: Option<&Path>) -> Observation {
+        let snapshot = self.0.writer.snapshot();
+        let repository = snapshot.ledger.at_common_dir(common_dir);
+        let recorded: Vec<Recorded> = repository
+            .map(|repository| snapshot.ledger.of_repository(repository.id))
+            .into_iter()
+            .flatten()
+            .filter(|allocation| allocation.is_live())
+            .map(|allocation| as_recorded(allocation))
+            .collect();
+        let root_hint = root_hint.map(Path::to_owned).or_else(|| repository?.main_root.clone());
+        let request = ObserveRequest {
+            common_dir: common_dir.to_owned(),
+            root_hint,
+            recorded,
+            claims: &|id| snapshot.ledger.allocation(id).map(|allocation| as_recorded(allocation)),
+            load_project: &project_file::load,
+        };
+        // What is known to be needed is watched before the first read, which then mostly is the only one.
+        let mut wanted = BTreeSet::from([(common_dir.to_owned(), Role::CommonDir)]);
+        wanted.extend(worktrees_dir(common_dir));
+        wanted.extend(request.root_hint.clone().map(|root| (root, Role::Root)));
+        for known in &request.recorded {
+            if !known.main {
+                wanted.insert((known.git_dir.clone(), Role::GitDir));
+            }
+            wanted.insert((known.path.clone(), Role::Root));
+        }
+        let watches = self.watches();
+        let mut complete = watches.is_some_and(|watches| watches.set(common_dir, &wanted).complete);
+        let Look { mut observation, mut fingerprint } = observe(&request);
+        for _ in 0..ROUNDS {
+            let now_wanted = wanted_watches(&observation);
+            if now_wanted == wanted {
+                break;
+            }
+            wanted = now_wanted;
+            let Some(set) = watches.map(|watches| watches.set(common_dir, &wanted)) else { break };
+            complete = set.complete;
+            if !set.added {
+                break;
+            }
+            Look { observation, fingerprint } = observe(&request);
+        }
+        if complete {
+            lock(&self.0.polled).remove(common_dir);
+        } else if lock(&self.0.polled).insert(common_dir.to_owned()) {
+            // The sweep has to learn that there is something to poll.
+            self.0.overflowed.notify_one();
+        }
+        lock(&self.0.looks).insert(common_dir.to_owned(), fingerprint);
+        observation
+    }
+}
+
+/// The common dirs of the watched repositories.
+pub fn watched_common_dirs(snapshot: &Snapshot) -> Vec<PathBuf> {
+    let watched = snapshot.ledger.repositories().filter(|repository| repository.watched);
+    watched.map(|repository| repository.common_dir.clone()).collect()
+}
+
+fn as_recorded(allocation: &Allocation) -> Recorded {
+    Recorded {
+        id: allocation.id,
+        git_dir: allocation.git_dir.clone(),
+        identity: allocation.identity,
+        path: allocation.path.clone(),
+        device: allocation.device,
+        main: allocation.is_main(),
+    }
+}
+
+fn worktrees_dir(common_dir: &Path) -> Option<(PathBuf, Role)> {
+    let worktrees = common_dir.join("worktrees");
+    worktrees.is_dir().then_some((worktrees, Role::Worktrees))
+}
+
+/// The watches that tell of every change to what was observed.
+fn wanted_watches(observation: &Observation) -> BTreeSet<(PathBuf, Role)> {
+    let common_dir = &observation.common_dir;
+    let awaiting =
+        |path: &Path| interest::nearest_above(path).map(|(above, name)| (above, Role::Awaiting(name)));
+    let mut wanted = BTreeSet::new();
+    match &observation.repository {
+        ObservedRepository::Present { main, linked, .. } => {
+            wanted.insert((common_dir.clone(), Role::CommonDir));
+            wanted.extend(worktrees_dir(common_dir));
+            for worktree in main.iter().chain(linked) {
+                if worktree.id.is_some() {
+                    wanted.insert((worktree.git_dir.clone(), Role::GitDir));
+                }
+                match worktree.presence {
+                    Presence::Present { .. } | Presence::Foreign | Presence::Unknown(_) => {
+                        wanted.insert((worktree.path.clone(), Role::Root));
+                    }
+                    Presence::Missing { .. } if worktree.path.is_dir() => {
+                        wanted.insert((worktree.path.clone(), Role::Root));
+                    }
+                    Presence::Missing { .. } => wanted.extend(awaiting(&worktree.path)),
+                }
+            }
+        }
+        ObservedRepository::Gone => wanted.extend(awaiting(common_dir)),
+        ObservedRepository::Unknown(_) => {
+            wanted.insert((common_dir.clone(), Role::CommonDir));
+        }
+    }
+    wanted
+}

@@ -1,0 +1,113 @@
+//! What readers see: the state after the last commit, published whole.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use imbl::HashMap;
+use wtd_protocol::State;
+
+use crate::domain::allocation::Allocation;
+use crate::domain::draft::Record;
+use crate::domain::identity::{AllocationId, RepositoryId};
+use crate::domain::ledger::Ledger;
+use crate::domain::reconcile::{Sighting, Unallocated};
+use crate::git::files;
+use crate::wire;
+
+/// The registry as of the last commit, with what was seen of each worktree and the answer for it, ready to be sent.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// The allocations.
+    pub ledger: Ledger,
+    sightings: HashMap<AllocationId, Arc<Sighting>>,
+    answers: HashMap<AllocationId, Bytes>,
+    unallocated: HashMap<RepositoryId, Arc<[Unallocated]>>,
+}
+
+impl Snapshot {
+    /// The snapshot of a ledger that was just loaded: nothing has been seen yet.
+    pub fn new(ledger: Ledger) -> Self {
+        let mut snapshot = Self { ledger, ..Self::default() };
+        let all: Vec<_> = snapshot.ledger.allocations().cloned().collect();
+        for allocation in &all {
+            snapshot.render(allocation);
+        }
+        snapshot
+    }
+
+    /// The snapshot after a commit of `records`, which made the ledger `ledger`.
+    pub fn advance(&mut self, ledger: Ledger, records: &[Record]) {
+        self.ledger = ledger;
+        for record in records {
+            match record {
+                Record::Allocation { allocation, .. } => self.render(allocation),
+                Record::Repository(repository) => {
+                    // Their answers name the repository's common dir.
+                    let all: Vec<_> = self.ledger.of_repository(repository.id).cloned().collect();
+                    for allocation in &all {
+                        self.render(allocation);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Notes what was seen of a repository's worktrees.
+    pub fn see(&mut self, repository: RepositoryId, sightings: Vec<Sighting>, unallocated: Vec<Unallocated>) {
+        for sighting in sightings {
+            self.sightings.insert(sighting.id, Arc::new(sighting));
+        }
+        if unallocated.is_empty() {
+            self.unallocated.remove(&repository);
+        } else {
+            self.unallocated.insert(repository, unallocated.into());
+        }
+    }
+
+    fn render(&mut self, allocation: &Allocation) {
+        if allocation.state == State::Released || allocation.state == State::Stale {
+            self.answers.remove(&allocation.id);
+            self.sightings.remove(&allocation.id);
+            return;
+        }
+        let Some(repository) = self.ledger.repository(allocation.repository) else { return };
+        let wire = wire::allocation(allocation, &repository.common_dir, true);
+        if let Ok(json) = serde_json::to_vec(&wire) {
+            self.answers.insert(allocation.id, json.into());
+        }
+    }
+
+    /// The answer for an allocation: JSON of [`wtd_protocol::Allocation`].
+    pub fn answer(&self, id: AllocationId) -> Option<&Bytes> {
+        self.answers.get(&id)
+    }
+
+    /// What was last seen of an allocation's worktree.
+    pub fn sighting(&self, id: AllocationId) -> Option<&Arc<Sighting>> {
+        self.sightings.get(&id)
+    }
+
+    /// Worktrees of a repository that could not be given an offset.
+    pub fn unallocated(&self, repository: RepositoryId) -> &[Unallocated] {
+        self.unallocated.get(&repository).map_or(&[], |all| all)
+    }
+
+    /// Repositories with worktrees that could not be given an offset.
+    pub fn repositories_in_want(&self) -> impl Iterator<Item = RepositoryId> {
+        self.unallocated.keys().copied()
+    }
+
+    /// The answer for the worktree whose root is exactly `path`, if one `lstat` proves that it is still the worktree
+    /// that was recorded: the way that nearly every request goes. `git worktree remove` and `add` in quick succession
+    /// leave other marks on the root's `.git`, so an answer is never that of a worktree's predecessor.
+    pub fn answer_at_root(&self, path: &Path) -> Option<&Bytes> {
+        let allocation = self.ledger.at_path(path).filter(|allocation| allocation.state == State::Active)?;
+        let seen = &self.sighting(allocation.id)?.dot_git;
+        if !seen.local {
+            return None;
+        }
+        let now = files::dot_git_stamp(path)?;
+        if seen.is_unchanged(now.identity, now.modified_ns) { self.answer(allocation.id) } else { None }
+    }
+}

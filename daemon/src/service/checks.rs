@@ -1,0 +1,172 @@
+//! The checks behind `doctor` that only the daemon can make.
+
+use std::collections::HashSet;
+
+use wtd_protocol::{Check, CheckStatus, State};
+
+use super::Service;
+use crate::listeners;
+
+impl Service {
+    /// Every check, with a remedy where one is needed.
+    pub async fn checks(&self) -> Vec<Check> {
+        let mut checks = vec![self.registry_check(), self.watching(), self.container_engine().await];
+        checks.extend(self.taken_ports().await);
+        checks.extend(self.ephemeral_ports());
+        checks.push(self.offsets());
+        checks.extend(self.configurations());
+        checks
+    }
+
+    fn registry_check(&self) -> Check {
+        let registry = self.0.registry.display();
+        match self.0.registry.metadata() {
+            Ok(_) => ok("registry", format!("{registry}")),
+            Err(error) => fail(
+                "registry",
+                format!("{registry}: {error}"),
+                "restart wtd; restore the file from a backup",
+            ),
+        }
+    }
+
+    fn watching(&self) -> Check {
+        let polled = self.0.reconciler.polled().len();
+        let limit = self.0.reconciler.watches().and_then(crate::watch::Watches::limit);
+        match (polled, limit) {
+            (0, None) => ok("inotify", "every repository is watched".to_owned()),
+            (0, Some(limit)) => {
+                warn("inotify", "a limit was reached, and is not any more".to_owned(), &limit.to_string())
+            }
+            (polled, limit) => warn(
+                "inotify",
+                format!("{polled} repositories are polled, which is slower"),
+                &limit.map_or_else(|| "see the daemon's log".to_owned(), |limit| limit.to_string()),
+            ),
+        }
+    }
+
+    async fn container_engine(&self) -> Check {
+        match self.0.engine.ping().await {
+            Ok(what) => ok("container engine", what),
+            Err(why) => warn(
+                "container engine",
+                why,
+                "start it, or name it under `engine` in the daemon's configuration; until it answers, stale allocations wait",
+            ),
+        }
+    }
+
+    async fn taken_ports(&self) -> Vec<Check> {
+        let live = HashSet::from([State::Active, State::Missing]);
+        let Ok(worktrees) = self.worktrees(&live).await else { return Vec::new() };
+        let mut checks = Vec::new();
+        for worktree in &worktrees {
+            let allocation = &worktree.allocation;
+            for conflict in &worktree.conflicts {
+                checks.push(warn(
+                    "ports",
+                    format!(
+                        "{} {}={}: {}",
+                        allocation.path, conflict.variable, conflict.port, conflict.reason
+                    ),
+                    "stop that process, or run `wtd-client reassign` in the worktree",
+                ));
+            }
+            for passed in &allocation.passed_over {
+                checks.push(ok(
+                    "ports",
+                    format!(
+                        "{} has offset {}: offset {} was passed over, {}={}: {}",
+                        allocation.path,
+                        allocation.offset,
+                        passed.offset,
+                        passed.variable,
+                        passed.port,
+                        passed.reason
+                    ),
+                ));
+            }
+        }
+        if checks.is_empty() {
+            checks.push(ok("ports", "no port of a worktree is taken by others".to_owned()));
+        }
+        checks
+    }
+
+    /// Ports in the ephemeral range can be taken by any outgoing connection, unless the kernel is told to leave them.
+    fn ephemeral_ports(&self) -> Option<Check> {
+        let range = listeners::ephemeral_range()?;
+        let left_alone = listeners::reserved_ports();
+        let snapshot = self.0.writer.snapshot();
+        let mut exposed: Vec<u16> = snapshot
+            .ledger
+            .allocations()
+            .flat_map(|allocation| allocation.ports.values().map(|port| port.port))
+            .filter(|port| range.contains(port) && !left_alone.iter().any(|reserved| reserved.contains(port)))
+            .collect();
+        exposed.sort_unstable();
+        exposed.dedup();
+        if exposed.is_empty() {
+            return Some(ok(
+                "ephemeral ports",
+                "no port of a worktree can be taken by an outgoing connection".to_owned(),
+            ));
+        }
+        let mut all: Vec<String> = left_alone
+            .iter()
+            .map(|reserved| match (reserved.start(), reserved.end()) {
+                (start, end) if start == end => start.to_string(),
+                (start, end) => format!("{start}-{end}"),
+            })
+            .collect();
+        let list: Vec<String> = exposed.iter().map(ToString::to_string).collect();
+        all.extend(list.iter().cloned());
+        Some(warn(
+            "ephemeral ports",
+            format!("the kernel may give {} to outgoing connections", list.join(", ")),
+            &format!("sysctl net.ipv4.ip_local_reserved_ports={}", all.join(",")),
+        ))
+    }
+
+    fn offsets(&self) -> Check {
+        let snapshot = self.0.writer.snapshot();
+        let (stale, in_want) = (snapshot.ledger.count(State::Stale), snapshot.repositories_in_want().count());
+        let total = snapshot.ledger.allocations().count();
+        if in_want > 0 {
+            return fail(
+                "offsets",
+                format!(
+                    "worktrees of {in_want} repositories have none: {total} allocations, {stale} of them stale"
+                ),
+                "`wtd-client gc` frees the stale ones",
+            );
+        }
+        let detail = format!("{total} allocations, {stale} of them stale");
+        if stale > 0 {
+            warn("offsets", detail, "`wtd-client gc` frees the stale ones")
+        } else {
+            ok("offsets", detail)
+        }
+    }
+
+    fn configurations(&self) -> Vec<Check> {
+        let snapshot = self.0.writer.snapshot();
+        let all = snapshot.ledger.allocations().filter(|allocation| allocation.is_live());
+        let warnings: std::collections::BTreeSet<String> =
+            all.flat_map(|allocation| allocation.warnings.clone()).collect();
+        warnings.into_iter().map(|warning| warn("wtd.toml", warning, "correct the file")).collect()
+    }
+}
+
+fn ok(check: &str, detail: String) -> Check {
+    Check { check: check.to_owned(), status: CheckStatus::Ok, detail, remedy: String::new() }
+}
+
+fn warn(check: &str, detail: String, remedy: &str) -> Check {
+    Check { check: check.to_owned(), status: CheckStatus::Warn, detail, remedy: remedy.to_owned() }
+}
+
+fn fail(check: &str, detail: String, remedy: &str) -> Check {
+    Check { check: check.to_owned(), status: CheckStatus::Fail, detail, remedy: remedy.to_owned() }
+}

@@ -1,0 +1,144 @@
+//! Worktrees and repositories as they are at this moment.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use wtd_protocol::{PathText, PortConflict, Problem, ProblemType, Repository, State, Worktree};
+
+use super::Service;
+use crate::domain::allocation::Allocation;
+use crate::git::branch;
+use crate::listeners::Listeners;
+use crate::registry::Snapshot;
+use crate::wire;
+
+/// How long a list waits for a look at worktrees that were missing when last seen.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// How many released allocations are listed: the latest.
+const RELEASED: u32 = 1000;
+
+impl Service {
+    /// The worktrees whose allocation is in one of `states`, oldest first.
+    pub async fn worktrees(&self, states: &HashSet<State>) -> Result<Vec<Worktree>, Problem> {
+        self.look_for_the_missing().await;
+        let snapshot = self.0.writer.snapshot();
+        let wanted: Vec<_> = snapshot
+            .ledger
+            .allocations()
+            .filter(|allocation| states.contains(&allocation.state))
+            .cloned()
+            .collect();
+        let look = move || {
+            let listeners = Listeners::read().ok();
+            wanted
+                .iter()
+                .map(|allocation| worktree(&snapshot, allocation, listeners.as_ref()))
+                .collect::<Vec<_>>()
+        };
+        let mut worktrees = tokio::task::spawn_blocking(look).await.map_err(|_| shutting_down())?;
+        if states.contains(&State::Released) {
+            let released = self.0.history.released(RELEASED).await.map_err(|error| {
+                Problem::new(ProblemType::RegistryUnavailable, error.to_string(), "see `wtd-client doctor`")
+            })?;
+            let none = || (None, false, Vec::new(), Vec::new());
+            worktrees.extend(released.into_iter().map(|allocation| {
+                let (branch, locked, listening, conflicts) = none();
+                Worktree { allocation, branch, locked, listening, conflicts }
+            }));
+        }
+        Ok(worktrees)
+    }
+
+    /// What is missing can be back without an event, as a disk that is mounted again is.
+    async fn look_for_the_missing(&self) {
+        let snapshot = self.0.writer.snapshot();
+        let missing = snapshot.ledger.allocations().filter(|allocation| allocation.state == State::Missing);
+        let repositories: HashSet<_> = missing.map(|allocation| allocation.repository).collect();
+        let watched = repositories
+            .iter()
+            .filter_map(|id| snapshot.ledger.repository(*id))
+            .filter(|known| known.watched);
+        let looks: tokio::task::JoinSet<_> = watched
+            .map(|repository| {
+                let (reconciler, common_dir) = (self.0.reconciler.clone(), repository.common_dir.clone());
+                async move { reconciler.reconcile_now(&common_dir, None).await }
+            })
+            .collect();
+        // Whatever takes longer than this is told of as it was; a list never hangs on a disk that does.
+        drop(tokio::time::timeout(PATIENCE, looks.join_all()).await);
+    }
+
+    /// The repositories that are watched, by path.
+    pub fn repositories(&self) -> Vec<Repository> {
+        let snapshot = self.0.writer.snapshot();
+        let polled = self.0.reconciler.polled();
+        let watched = snapshot.ledger.repositories().filter(|repository| repository.watched);
+        let mut repositories: Vec<_> =
+            watched.map(|repository| repository_on_the_wire(&snapshot, repository, &polled)).collect();
+        repositories.sort_by(|a, b| a.repository.cmp(&b.repository));
+        repositories
+    }
+
+    /// The repository with this common dir, if it is watched.
+    pub fn repository(&self, common_dir: &Path) -> Option<Repository> {
+        let snapshot = self.0.writer.snapshot();
+        let repository = snapshot.ledger.at_common_dir(common_dir)?;
+        Some(repository_on_the_wire(&snapshot, repository, &self.0.reconciler.polled()))
+    }
+}
+
+pub(super) fn shutting_down() -> Problem {
+    Problem::new(ProblemType::ShuttingDown, "the daemon is shutting down", "ask again")
+}
+
+fn repository_on_the_wire(
+    snapshot: &Snapshot,
+    repository: &crate::domain::allocation::Repository,
+    polled: &HashSet<PathBuf>,
+) -> Repository {
+    let PathText { text, base64 } = PathText::of(&repository.common_dir);
+    let count =
+        |state| snapshot.ledger.of_repository(repository.id).filter(|known| known.state == state).count();
+    let watched_by = if polled.contains(&repository.common_dir) { "polling" } else { "inotify" };
+    Repository {
+        repository: text,
+        repository_base64: base64,
+        watched_by: watched_by.to_owned(),
+        active: count(State::Active),
+        missing: count(State::Missing),
+        stale: count(State::Stale),
+        unallocated: snapshot
+            .unallocated(repository.id)
+            .iter()
+            .map(|without| format!("{}: {}", without.path.display(), without.why))
+            .collect(),
+    }
+}
+
+/// The allocation with what can be seen of its worktree now. Blocks.
+fn worktree(snapshot: &Snapshot, allocation: &Arc<Allocation>, listeners: Option<&Listeners>) -> Worktree {
+    let common_dir =
+        snapshot.ledger.repository(allocation.repository).map(|repository| repository.common_dir.clone());
+    let common_dir = common_dir.unwrap_or_else(|| allocation.git_dir.clone());
+    let (mut listening, mut conflicts) = (Vec::new(), Vec::new());
+    let taken =
+        allocation.ports.iter().filter(|(_, port)| listeners.is_some_and(|now| now.listening(port.port)));
+    for (variable, port) in taken {
+        listening.push(variable.to_string());
+        let other = listeners.and_then(|now| now.outsider(port.port, &allocation.path));
+        // A port that worktrees share is somebody else's by design.
+        if let Some(reason) = other.filter(|_| !port.shared) {
+            conflicts.push(PortConflict { variable: variable.to_string(), port: port.port, reason });
+        }
+    }
+    Worktree {
+        branch: branch(&allocation.git_dir),
+        locked: snapshot.sighting(allocation.id).is_some_and(|sighting| sighting.locked),
+        allocation: wire::allocation(allocation, &common_dir, false),
+        listening,
+        conflicts,
+    }
+}

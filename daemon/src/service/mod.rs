@@ -1,0 +1,110 @@
+//! What the daemon does for those who ask: every route of the API is one call here.
+
+mod checks;
+mod forget;
+mod list;
+mod reassign;
+mod resolve;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use wtd_protocol::{Health, PathText, Problem, ProblemType, State};
+
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::reconciler::Reconciler;
+use crate::registry::{WriteError, Writer};
+use crate::store::History;
+
+/// The daemon's services; clones are handles to the same ones.
+#[derive(Debug, Clone)]
+pub struct Service(Arc<Parts>);
+
+/// What the services work with.
+#[derive(Debug)]
+pub struct Parts {
+    /// The registry's writer and snapshots.
+    pub writer: Writer,
+    /// The reconciler.
+    pub reconciler: Reconciler,
+    /// The registry's past.
+    pub history: History,
+    /// The container engine.
+    pub engine: Engine,
+    /// The daemon's configuration.
+    pub config: Config,
+    /// The registry's file.
+    pub registry: PathBuf,
+    /// The socket.
+    pub socket: PathBuf,
+    /// Who made the socket: `systemd` or `self`.
+    pub socket_from: &'static str,
+    /// When the daemon was ready.
+    pub started: Instant,
+}
+
+impl Service {
+    /// Services that work with these parts.
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    /// The parts.
+    pub fn parts(&self) -> &Parts {
+        &self.0
+    }
+
+    /// How the daemon fares.
+    pub fn health(&self) -> Health {
+        let snapshot = self.0.writer.snapshot();
+        let degraded = self.degraded();
+        Health {
+            status: if degraded.is_empty() { "ok" } else { "degraded" }.to_owned(),
+            version: wtd_protocol::VERSION.to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: self.0.started.elapsed().as_secs(),
+            registry: PathText::of(&self.0.registry).text,
+            socket: PathText::of(&self.0.socket).text,
+            socket_from: self.0.socket_from.to_owned(),
+            repositories: snapshot.ledger.repositories().filter(|repository| repository.watched).count(),
+            active: snapshot.ledger.count(State::Active),
+            missing: snapshot.ledger.count(State::Missing),
+            stale: snapshot.ledger.count(State::Stale),
+            engine: self.0.engine.to_string(),
+            degraded,
+        }
+    }
+
+    /// What doesn't work as it should.
+    fn degraded(&self) -> Vec<String> {
+        let mut degraded = Vec::new();
+        let polled = self.0.reconciler.polled().len();
+        if polled > 0 {
+            let limit = self.0.reconciler.watches().and_then(crate::watch::Watches::limit);
+            let why = limit.map_or_else(|| "they can't be watched".to_owned(), |limit| limit.to_string());
+            degraded.push(format!("{polled} repositories are polled: {why}"));
+        }
+        let in_want = self.0.writer.snapshot().repositories_in_want().count();
+        if in_want > 0 {
+            degraded.push(format!("worktrees of {in_want} repositories have no offset: none is left"));
+        }
+        degraded
+    }
+}
+
+/// A write that failed, as the caller hears of it.
+fn write_problem(error: &WriteError) -> Problem {
+    match error {
+        WriteError::Store(why) => Problem::new(
+            ProblemType::RegistryUnavailable,
+            why.to_string(),
+            "see that the state directory has room and can be written, then ask again",
+        ),
+        WriteError::Overlap(why) => {
+            Problem::new(ProblemType::Internal, why.to_string(), "report this as a defect of wtd")
+        }
+        WriteError::ShuttingDown => Problem::new(ProblemType::ShuttingDown, error.to_string(), "ask again"),
+    }
+}

@@ -1,0 +1,144 @@
+//! A person moves a worktree to another offset.
+
+use std::path::PathBuf;
+
+use axum::body::Bytes;
+use wtd_protocol::{Problem, ProblemType, State};
+
+use super::{Service, write_problem};
+use crate::domain::allocation::{Allocation, Ending};
+use crate::domain::draft::{Draft, Record, Surroundings};
+use crate::domain::identity::AllocationId;
+use crate::domain::observation::{Claim, ObservedWorktree, Presence};
+use crate::registry::{Decision, allocation_file};
+
+/// What a reassignment came to.
+enum Outcome {
+    Moved(AllocationId),
+    Exhausted(String),
+    Gone,
+}
+
+impl Service {
+    /// Gives the worktree that holds `path` another offset. The old allocation becomes stale, so that nobody gets its
+    /// offset while data of it is left. Refused while the worktree's volume exists, or can't be asked after, unless
+    /// `force` says that the data may stay behind under the old name.
+    pub async fn reassign(&self, path: PathBuf, force: bool) -> Result<Bytes, Problem> {
+        self.allocation(path.clone()).await?;
+        let found = self
+            .discover(path.clone())
+            .await
+            .map_err(|error| super::resolve::discover_problem(&path, error))?;
+        let snapshot = self.0.writer.snapshot();
+        let known = snapshot.ledger.of_git_dir(found.identity).cloned().ok_or_else(|| {
+            Problem::new(
+                ProblemType::NotRegistered,
+                format!("{} has no allocation", path.display()),
+                "ask for it with `wtd-client env`",
+            )
+        })?;
+        if !force {
+            self.refuse_while_volumes_exist(&known).await?;
+        }
+        let root = known.path.clone();
+        let (main_root, common_dir) = snapshot
+            .ledger
+            .repository(known.repository)
+            .map(|repository| (repository.main_root.clone(), repository.common_dir.clone()))
+            .unwrap_or_default();
+        let project = tokio::task::spawn_blocking(move || {
+            crate::project_file::load(&root, main_root.as_deref(), &common_dir)
+        })
+        .await
+        .map_err(|_| super::list::shutting_down())?;
+        let sighting = snapshot.sighting(known.id).cloned();
+        let id = known.id;
+        let outcome = self
+            .0
+            .writer
+            .commit(move |ledger, system| {
+                let live =
+                    ledger.allocation(id).filter(|now| now.state == State::Active && now.ending.is_none());
+                let (Some(now), Some(sighting)) = (live, sighting) else { return Ok((None, Outcome::Gone)) };
+                let mut draft = Draft::new(ledger);
+                draft.end(now, Ending::Reassigned, "moved to another offset by a person", system.now())?;
+                let worktree = ObservedWorktree {
+                    id: now.worktree_id.clone(),
+                    git_dir: now.git_dir.clone(),
+                    identity: now.identity,
+                    path: now.path.clone(),
+                    presence: Presence::Present {
+                        device: now.device,
+                        dot_git: sighting.dot_git,
+                        finished: now.finished,
+                    },
+                    locked: sighting.locked,
+                    claim: Claim::None,
+                    project,
+                };
+                let given =
+                    draft.allocate(now.repository, &worktree, now.device, now.finished, None, system)?;
+                let successor = match given {
+                    Ok(successor) => successor,
+                    Err(why) => return Ok((None, Outcome::Exhausted(why.to_string()))),
+                };
+                let successor_seen =
+                    crate::domain::reconcile::Sighting { id: successor.id, ..(*sighting).clone() };
+                let records: Vec<Record> = draft.records;
+                let decision = Decision {
+                    ledger: draft.ledger,
+                    records,
+                    seen: Some((now.repository, vec![successor_seen], Vec::new())),
+                };
+                Ok((Some(decision), Outcome::Moved(successor.id)))
+            })
+            .await
+            .map_err(|error| write_problem(&error))?;
+        match outcome {
+            Outcome::Moved(id) => {
+                let snapshot = self.0.writer.snapshot();
+                if let Some(allocation) = snapshot.ledger.allocation(id) {
+                    tokio::task::block_in_place(|| allocation_file::write(allocation, &Claim::None));
+                }
+                self.0.reconciler.notice_stale();
+                snapshot.answer(id).cloned().ok_or_else(super::list::shutting_down)
+            }
+            Outcome::Exhausted(why) => Err(Problem::new(
+                ProblemType::OffsetsExhausted,
+                format!("no other offset is left for {}: {why}", path.display()),
+                "`wtd-client gc` frees those of stale allocations",
+            )),
+            Outcome::Gone => Err(Problem::new(
+                ProblemType::NotInAWorktree,
+                format!("{} has just been removed", path.display()),
+                "`wtd-client list` shows what is there",
+            )),
+        }
+    }
+
+    async fn refuse_while_volumes_exist(
+        &self,
+        allocation: &std::sync::Arc<Allocation>,
+    ) -> Result<(), Problem> {
+        let refusal = |why: String| {
+            Problem::new(
+                ProblemType::VolumeExists,
+                format!(
+                    "offset {} of {} is not changed: {why}",
+                    allocation.offset,
+                    allocation.path.display()
+                ),
+                "`--force` moves the worktree and leaves the data where it is",
+            )
+        };
+        match self.0.engine.left_overs(std::slice::from_ref(allocation)).await {
+            Ok(found) => match found.get(&allocation.id).and_then(|names| names.first()) {
+                Some(name) => Err(refusal(format!("{name} exists"))),
+                None => Ok(()),
+            },
+            Err(why) => {
+                Err(refusal(format!("the container engine can't say whether its volume exists ({why})")))
+            }
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! From a path to the allocation of the worktree that holds it.
+
+use std::path::{Path, PathBuf};
+
+use axum::body::Bytes;
+use wtd_protocol::{Problem, ProblemType, State};
+
+use super::{Service, write_problem};
+use crate::domain::identity::FileIdentity;
+use crate::git::discover::{DiscoverError, Discovered, discover_settled};
+use crate::git::files;
+use crate::registry::Snapshot;
+
+impl Service {
+    /// The allocation of the worktree that holds `path`, made if need be: JSON of a [`wtd_protocol::Allocation`].
+    pub async fn allocation(&self, path: PathBuf) -> Result<Bytes, Problem> {
+        if let Some(answer) = self.0.writer.glance().answer_at_root(&path) {
+            return Ok(answer.clone());
+        }
+        let found = match self.discover(path.clone()).await {
+            Ok(found) => found,
+            Err(error) => return self.answer_undiscovered(&path, error),
+        };
+        self.allocation_of(&path, found).await
+    }
+
+    async fn allocation_of(&self, path: &Path, found: Found) -> Result<Bytes, Problem> {
+        if let Some(answer) = found.known(&self.0.writer.glance()) {
+            return Ok(answer);
+        }
+        let common_dir = self.registered_common_dir(&found);
+        let main_root = found.discovered.root.clone().filter(|_| found.discovered.linked_id.is_none());
+        self.0
+            .reconciler
+            .reconcile_now(&common_dir, main_root)
+            .await
+            .map_err(|error| write_problem(&error))?;
+        let snapshot = self.0.writer.snapshot();
+        if let Some(allocation) = snapshot.ledger.of_git_dir(found.identity)
+            && allocation.state == State::Active
+            && let Some(answer) = snapshot.answer(allocation.id)
+        {
+            return Ok(answer.clone());
+        }
+        let Some(root) = &found.discovered.root else { return Err(no_worktree(path)) };
+        let repository = snapshot.ledger.at_common_dir(&common_dir).map(|repository| repository.id);
+        let unallocated = repository.map_or(&[][..], |id| snapshot.unallocated(id));
+        if let Some(without) = unallocated.iter().find(|without| without.identity == found.identity) {
+            return Err(exhausted(&snapshot, &without.path));
+        }
+        let why = snapshot
+            .ledger
+            .at_path(root)
+            .map_or("git is still making or removing it", |known| known.reason.as_str());
+        Err(Problem::new(
+            ProblemType::PathUnreadable,
+            format!("{} has no allocation: {why}", root.display()),
+            "run `git worktree list` there, and `git worktree repair` if it is broken",
+        ))
+    }
+
+    /// Learns the repository that `path` is in, and gives its common dir.
+    pub async fn add(&self, path: PathBuf) -> Result<PathBuf, Problem> {
+        let found = self.discover(path.clone()).await.map_err(|error| discover_problem(&path, error))?;
+        let common_dir = self.registered_common_dir(&found);
+        let main_root = found.discovered.root.clone().filter(|_| found.discovered.linked_id.is_none());
+        self.0
+            .reconciler
+            .reconcile_now(&common_dir, main_root)
+            .await
+            .map_err(|error| write_problem(&error))?;
+        Ok(common_dir)
+    }
+
+    pub(super) async fn discover(&self, path: PathBuf) -> Result<Found, DiscoverError> {
+        let look = move || {
+            let discovered = discover_settled(&path)?;
+            let identity = files::identity(&discovered.git_dir)
+                .map_err(|source| DiscoverError::Unreadable { path: discovered.git_dir.clone(), source })?;
+            Ok(Found { discovered, identity })
+        };
+        tokio::task::spawn_blocking(look).await.unwrap_or(Err(DiscoverError::NotInAWorktree))
+    }
+
+    /// The common dir under which the registry knows the repository. A bind mount gives a repository a second name:
+    /// as long as the first one stands, it is the one that counts.
+    fn registered_common_dir(&self, found: &Found) -> PathBuf {
+        let here = &found.discovered.common_dir;
+        let snapshot = self.0.writer.glance();
+        if snapshot.ledger.at_common_dir(here).is_some() {
+            return here.clone();
+        }
+        let known = files::identity(here).ok().and_then(|identity| snapshot.ledger.repository_of(identity));
+        known
+            .filter(|known| {
+                known.watched && files::identity(&known.common_dir).is_ok_and(|there| there == known.identity)
+            })
+            .map_or_else(|| here.clone(), |known| known.common_dir.clone())
+    }
+
+    /// A worktree whose git dir has vanished is none to git. Its allocation stands as long as it isn't proven removed,
+    /// and whoever works there still needs the ports.
+    fn answer_undiscovered(&self, path: &Path, error: DiscoverError) -> Result<Bytes, Problem> {
+        if let DiscoverError::Broken { root, .. } = &error {
+            let snapshot = self.0.writer.snapshot();
+            let known = snapshot.ledger.at_path(root).filter(|allocation| allocation.state == State::Missing);
+            if let Some(answer) = known.and_then(|allocation| snapshot.answer(allocation.id)) {
+                return Ok(answer.clone());
+            }
+        }
+        Err(discover_problem(path, error))
+    }
+}
+
+/// A git dir that was found, with its incarnation.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) discovered: Discovered,
+    pub(super) identity: FileIdentity,
+}
+
+impl Found {
+    /// The answer for a worktree that is known, at this path, and as it was when last seen.
+    fn known(&self, snapshot: &Snapshot) -> Option<Bytes> {
+        let allocation =
+            snapshot.ledger.of_git_dir(self.identity).filter(|known| known.state == State::Active)?;
+        let root = self.discovered.root.as_deref()?;
+        if allocation.path != root || allocation.git_dir != self.discovered.git_dir {
+            return None;
+        }
+        let seen = snapshot.sighting(allocation.id)?.dot_git;
+        let now = files::dot_git_stamp(root)?;
+        if seen.is_unchanged(now.identity, now.modified_ns) {
+            snapshot.answer(allocation.id).cloned()
+        } else {
+            None
+        }
+    }
+}
+
+fn no_worktree(path: &Path) -> Problem {
+    Problem::new(
+        ProblemType::NotInAWorktree,
+        format!("{} is not in a git worktree", path.display()),
+        "run it in a worktree, or name one",
+    )
+}
+
+fn exhausted(snapshot: &Snapshot, path: &Path) -> Problem {
+    let (active, missing, stale) = (
+        snapshot.ledger.count(State::Active),
+        snapshot.ledger.count(State::Missing),
+        snapshot.ledger.count(State::Stale),
+    );
+    let total = active + missing + stale;
+    Problem::new(
+        ProblemType::OffsetsExhausted,
+        format!(
+            "no offset is left for {}: there are {total} allocations, {stale} of them stale",
+            path.display()
+        ),
+        "`wtd-client gc` frees the stale ones",
+    )
+}
+
+/// What a failed discovery means for the caller.
+pub(super) fn discover_problem(path: &Path, error: DiscoverError) -> Problem {
+    match error {
+        DiscoverError::NotFound(path) => Problem::new(
+            ProblemType::PathNotFound,
+            format!("{} does not exist", path.display()),
+            "check the path",
+        ),
+        DiscoverError::Unreadable { path, source } => Problem::new(
+            ProblemType::PathUnreadable,
+            format!("{} can't be read: {source}", path.display()),
+            "check the permissions on the way there",
+        ),
+        DiscoverError::NotInAWorktree => no_worktree(path),
+        DiscoverError::Unfinished { root } => Problem::new(
+            ProblemType::NotInAWorktree,
+            format!("the .git file of {} is empty or half-written", root.display()),
+            "let `git worktree add` finish, or run `git worktree repair`",
+        ),
+        DiscoverError::Broken { root, git_dir } => Problem::new(
+            ProblemType::NotInAWorktree,
+            format!("{} belongs to the git dir {}, which is not there", root.display(), git_dir.display()),
+            "run `git worktree repair` in the main worktree",
+        ),
+    }
+}

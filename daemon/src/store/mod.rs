@@ -1,0 +1,210 @@
+//! The registry on disk: all SQL of the daemon.
+//!
+//! Queries are checked when they run, not when they compile: sqlx's `query!` needs a database or committed
+//! metadata at every build, guesses the nullability of SQLite's columns, and would want an override for each
+//! newtype. What it buys is bought by the tests below it instead, which run every statement of this module
+//! against the migrated schema.
+
+mod open;
+mod rows;
+
+use std::path::PathBuf;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{Connection, Row};
+use wtd_protocol::{Change, State};
+
+pub use open::{Registry, open};
+
+use crate::domain::allocation::{Moment, Repository};
+use crate::domain::draft::Record;
+use crate::domain::ledger::Ledger;
+use crate::wire;
+
+/// Why the registry can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The state directory can't be made or entered.
+    #[error("the state directory {}: {source}", path.display())]
+    StateDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// Its path is not UTF-8, which SQLite needs.
+    #[error("the registry's path {} is not UTF-8; set WTD_STATE_DIR to one that is", .0.display())]
+    NotUtf8(PathBuf),
+    /// It is on a file system where SQLite's WAL is not safe.
+    #[error("the registry {} is on a network file system, where SQLite can't keep it safe; set WTD_STATE_DIR to a local directory", .0.display())]
+    NetworkFileSystem(PathBuf),
+    /// Another daemon has it.
+    #[error("the registry {} is held by {holder}; stop that one first", path.display())]
+    Held {
+        /// The registry.
+        path: PathBuf,
+        /// Who has it.
+        holder: String,
+    },
+    /// Not a registry, or one that is damaged.
+    #[error("the registry {} is damaged: {why}; nothing was changed: restore it from a backup, or move it away to begin anew", path.display())]
+    Corrupt {
+        /// The registry.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Written by a later version.
+    #[error("the registry {} was written by a later version of wtd (schema {version}); install that version again", path.display())]
+    Newer {
+        /// The registry.
+        path: PathBuf,
+        /// The schema's version.
+        version: i64,
+    },
+    /// The SQLite library can corrupt a WAL.
+    #[error(
+        "SQLite {0} is older than 3.51.3 and can damage the registry; build wtd with the bundled library"
+    )]
+    OldSqlite(String),
+    /// The file is no longer the one that was opened.
+    #[error("the registry {} was deleted or replaced while it was open; restart wtd", .0.display())]
+    Replaced(PathBuf),
+    /// SQLite failed.
+    #[error("the registry: {0}")]
+    Sql(#[from] sqlx::Error),
+    /// A migration failed.
+    #[error("the registry {}: {source}", path.display())]
+    Migrate {
+        /// The registry.
+        path: PathBuf,
+        /// What sqlx says.
+        source: sqlx::migrate::MigrateError,
+    },
+}
+
+impl Registry {
+    /// Everything that is not released.
+    pub async fn load(&mut self) -> Result<Ledger, StoreError> {
+        let mut ledger = Ledger::default();
+        for row in sqlx::query("SELECT * FROM repositories").fetch_all(&mut self.connection).await? {
+            ledger.put_repository(rows::repository(&row)?.into());
+        }
+        let ports = sqlx::query("SELECT * FROM ports").fetch_all(&mut self.connection).await?;
+        let ports = rows::ports(&ports)?;
+        let volumes = sqlx::query("SELECT * FROM volumes").fetch_all(&mut self.connection).await?;
+        let volumes = rows::volumes(&volumes)?;
+        let allocations = "SELECT * FROM allocations WHERE state <> 'released' ORDER BY created, id";
+        for row in sqlx::query(allocations).fetch_all(&mut self.connection).await? {
+            let allocation = rows::allocation(&row, &ports, &volumes)?;
+            ledger.put(allocation.into()).map_err(|overlap| self.corrupt(overlap.to_string()))?;
+        }
+        Ok(ledger)
+    }
+
+    /// Writes the records of any number of steps in one transaction, durably. Gives the changes that are worth
+    /// telling, numbered. `ledger` is the state afterwards.
+    pub async fn write(
+        &mut self,
+        records: &[Record],
+        ledger: &Ledger,
+        now: Moment,
+    ) -> Result<Vec<Change>, StoreError> {
+        self.check_in_place()?;
+        let mut changes = Vec::new();
+        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
+        for record in records {
+            match record {
+                Record::Repository(repository) => put_repository(&mut transaction, repository).await?,
+                Record::Allocation { allocation, kind } => {
+                    rows::put(&mut transaction, allocation).await?;
+                    let Some(kind) = *kind else { continue };
+                    let common_dir =
+                        ledger.repository(allocation.repository).map(|known| known.common_dir.as_path());
+                    let wire = wire::allocation(allocation, common_dir.unwrap_or(&allocation.git_dir), false);
+                    let sequence =
+                        rows::append_history(&mut transaction, allocation, kind, &wire, now).await?;
+                    changes.push(Change { sequence, at: wire::time(now), kind, allocation: wire });
+                }
+            }
+        }
+        transaction.commit().await?;
+        Ok(changes)
+    }
+
+    /// Ends the connection, leaving one file.
+    pub async fn close(self) -> Result<(), StoreError> {
+        self.connection.close().await?;
+        Ok(())
+    }
+}
+
+async fn put_repository(
+    connection: &mut SqliteConnection,
+    repository: &Repository,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO repositories (id, common_dir, device, inode, born_ns, main_root, watched)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+         ON CONFLICT (id) DO UPDATE SET common_dir = ?2, device = ?3, inode = ?4, born_ns = ?5, main_root = ?6, watched = ?7",
+    )
+    .bind(repository.id.to_string())
+    .bind(rows::bytes(&repository.common_dir))
+    .bind(repository.identity.device.cast_signed())
+    .bind(repository.identity.inode.cast_signed())
+    .bind(repository.identity.born_ns)
+    .bind(repository.main_root.as_deref().map(rows::bytes))
+    .bind(repository.watched)
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// Reads history beside the writer, on a connection of its own.
+#[derive(Debug, Clone)]
+pub struct History {
+    options: SqliteConnectOptions,
+}
+
+impl History {
+    /// The changes after `sequence`, oldest first, at most `limit`.
+    pub async fn after(&self, sequence: i64, limit: u32) -> Result<Vec<Change>, StoreError> {
+        let mut connection = SqliteConnection::connect_with(&self.options).await?;
+        let found = sqlx::query(
+            "SELECT sequence, at, kind, detail FROM history WHERE sequence > ?1 ORDER BY sequence LIMIT ?2",
+        )
+        .bind(sequence)
+        .bind(limit)
+        .fetch_all(&mut connection)
+        .await?;
+        connection.close().await?;
+        found.iter().map(|row| rows::change(row).map_err(StoreError::from)).collect()
+    }
+
+    /// The allocations that are released, as they last were, latest first, at most `limit`.
+    pub async fn released(&self, limit: u32) -> Result<Vec<wtd_protocol::Allocation>, StoreError> {
+        let mut connection = SqliteConnection::connect_with(&self.options).await?;
+        let found = sqlx::query(
+            "SELECT sequence, at, kind, detail FROM history WHERE kind = 'released' ORDER BY sequence DESC LIMIT ?1",
+        )
+        .bind(limit)
+        .fetch_all(&mut connection)
+        .await?;
+        connection.close().await?;
+        let changes: Result<Vec<Change>, sqlx::Error> = found.iter().map(rows::change).collect();
+        let released = changes?.into_iter().map(|change| change.allocation);
+        Ok(released.filter(|allocation| allocation.state == State::Released).collect())
+    }
+
+    /// The number of the latest change.
+    pub async fn latest(&self) -> Result<i64, StoreError> {
+        let mut connection = SqliteConnection::connect_with(&self.options).await?;
+        let row =
+            sqlx::query("SELECT COALESCE(MAX(sequence), 0) FROM history").fetch_one(&mut connection).await?;
+        connection.close().await?;
+        Ok(row.try_get(0)?)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,247 @@
+//! Opening the registry: one daemon at a time, on a file system that can keep it, and never over what is there.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{Connection, Row};
+
+use super::{History, StoreError};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
+
+/// The file in the state directory.
+const FILE_NAME: &str = "registry.db";
+
+/// `PRAGMA application_id` of a registry: "wtd" and a zero.
+const APPLICATION_ID: i32 = 0x7774_6400;
+
+/// The first SQLite without the WAL-reset bug.
+const OLDEST_SQLITE: [u32; 3] = [3, 51, 3];
+
+/// File systems of the network and of user space, by `statfs` magic (statfs(2)): SQLite's WAL needs shared memory
+/// and locks that these don't give for sure.
+const NETWORK_FILE_SYSTEMS: [u64; 8] = [
+    0x6969,      // NFS
+    0x517b,      // SMB
+    0xff53_4d42, // CIFS
+    0xfe53_4d42, // SMB2
+    0x0102_1997, // 9p
+    0x7375_7245, // Coda
+    0x5346_414f, // AFS
+    0x00c3_6400, // Ceph
+];
+
+/// The open registry.
+#[derive(Debug)]
+pub struct Registry {
+    pub(super) connection: SqliteConnection,
+    path: PathBuf,
+    /// Device and inode of the file that was opened.
+    file: (u64, u64),
+    options: SqliteConnectOptions,
+    /// Held as long as the registry is open; the kernel lets go of it whatever becomes of the process.
+    _lock: File,
+}
+
+/// Opens the registry in `state_dir`, making it on the first start. `self_description` is what another daemon that
+/// wants the same registry is told about this one.
+pub async fn open(state_dir: &Path, self_description: &str) -> Result<Registry, StoreError> {
+    let state_directory = |source| StoreError::StateDirectory { path: state_dir.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(state_dir).map_err(state_directory)?;
+    let path = state_dir.join(FILE_NAME);
+    if path.to_str().is_none() {
+        return Err(StoreError::NotUtf8(path));
+    }
+    let file_system = rustix::fs::statfs(state_dir).map_err(|errno| state_directory(errno.into()))?;
+    // The field's type differs between platforms; magic numbers are 32 bits on all of them.
+    #[allow(clippy::cast_sign_loss, clippy::unnecessary_cast, reason = "the type differs between platforms")]
+    if NETWORK_FILE_SYSTEMS.contains(&(file_system.f_type as u64 & 0xffff_ffff)) {
+        return Err(StoreError::NetworkFileSystem(path));
+    }
+    let lock = lock(state_dir, &path, self_description)?;
+    let options = SqliteConnectOptions::new()
+        .filename(&path)
+        .create_if_missing(false)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(Duration::from_secs(2))
+        .pragma("trusted_schema", "OFF")
+        .pragma("cell_size_check", "ON");
+    match path.try_exists() {
+        Ok(true) => check_header(&path)?,
+        Ok(false) => create(&path, &options).await?,
+        Err(source) => return Err(state_directory(source)),
+    }
+    let mut connection = connect(&path, &options).await?;
+    check_library(&mut connection).await?;
+    check_content(&path, &mut connection).await?;
+    migrate(&path, &mut connection).await?;
+    let metadata = path.metadata().map_err(state_directory)?;
+    Ok(Registry { connection, file: (metadata.dev(), metadata.ino()), path, options, _lock: lock })
+}
+
+impl Registry {
+    /// The registry's file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A reader of the history, beside this connection.
+    pub fn history(&self) -> History {
+        History { options: self.options.clone().read_only(true) }
+    }
+
+    pub(super) fn corrupt(&self, why: String) -> StoreError {
+        StoreError::Corrupt { path: self.path.clone(), why }
+    }
+
+    /// SQLite goes on writing to a file that was unlinked, and says nothing.
+    pub(super) fn check_in_place(&self) -> Result<(), StoreError> {
+        let in_place = self.path.metadata().is_ok_and(|now| (now.dev(), now.ino()) == self.file);
+        if in_place { Ok(()) } else { Err(StoreError::Replaced(self.path.clone())) }
+    }
+}
+
+/// Takes the lock beside the registry. It lies there and not in the runtime directory, so that two daemons with
+/// different runtime directories still meet.
+fn lock(state_dir: &Path, registry: &Path, self_description: &str) -> Result<File, StoreError> {
+    let path = state_dir.join("registry.lock");
+    let failed = |source| StoreError::StateDirectory { path: path.clone(), source };
+    let mut lock = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => {
+            lock.set_len(0).and_then(|()| lock.write_all(self_description.as_bytes())).map_err(failed)?;
+            Ok(lock)
+        }
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            (&lock).take(1024).read_to_string(&mut holder).map_err(failed)?;
+            let holder = if holder.is_empty() { "another wtd".to_owned() } else { holder };
+            Err(StoreError::Held { path: registry.to_owned(), holder })
+        }
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+/// Makes a registry under another name and moves it into place, so that a half-made one is never taken for one
+/// whose content was lost.
+async fn create(path: &Path, options: &SqliteConnectOptions) -> Result<(), StoreError> {
+    let draft = path.with_extension("db.new");
+    let failed = |source| StoreError::StateDirectory { path: draft.clone(), source };
+    for leftover in ["db.new", "db.new-wal", "db.new-shm"] {
+        match std::fs::remove_file(path.with_extension(leftover)) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => return Err(failed(source)),
+            _ => {}
+        }
+    }
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft).map_err(failed)?;
+    let options = options.clone().filename(&draft).pragma("application_id", APPLICATION_ID.to_string());
+    let mut connection = SqliteConnection::connect_with(&options).await?;
+    MIGRATIONS
+        .run(&mut connection)
+        .await
+        .map_err(|source| StoreError::Migrate { path: draft.clone(), source })?;
+    connection.close().await?;
+    file.sync_all().map_err(failed)?;
+    std::fs::rename(&draft, path).map_err(failed)?;
+    let directory = path.parent().unwrap_or(path);
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
+}
+
+/// What is no SQLite database is told from one before SQLite could take it for an empty file.
+fn check_header(path: &Path) -> Result<(), StoreError> {
+    let corrupt = |why: String| StoreError::Corrupt { path: path.to_owned(), why };
+    let metadata = path.metadata().map_err(|why| corrupt(why.to_string()))?;
+    if !metadata.is_file() {
+        return Err(corrupt("it is not a file".to_owned()));
+    }
+    let mut header = [0; 16];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
+    match read {
+        Ok(()) if header == *b"SQLite format 3\0" => Ok(()),
+        Ok(()) => Err(corrupt("it is not a SQLite database".to_owned())),
+        Err(why) if why.kind() == std::io::ErrorKind::UnexpectedEof => {
+            Err(corrupt(format!("it is cut off after {} bytes", metadata.len())))
+        }
+        Err(source) => Err(StoreError::StateDirectory { path: path.to_owned(), source }),
+    }
+}
+
+async fn connect(path: &Path, options: &SqliteConnectOptions) -> Result<SqliteConnection, StoreError> {
+    SqliteConnection::connect_with(options).await.map_err(|error| damage(path, error))
+}
+
+/// SQLite's own word for damage (result codes 11 and 26) is told as such.
+fn damage(path: &Path, error: sqlx::Error) -> StoreError {
+    let code = error.as_database_error().and_then(|error| error.code()).map(std::borrow::Cow::into_owned);
+    match code.as_deref() {
+        Some("11" | "26") => StoreError::Corrupt { path: path.to_owned(), why: error.to_string() },
+        _ => StoreError::Sql(error),
+    }
+}
+
+async fn check_library(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    let row = sqlx::query("SELECT sqlite_version()").fetch_one(connection).await?;
+    let version: String = row.try_get(0)?;
+    let parts: Vec<u32> = version.split('.').map_while(|part| part.parse().ok()).collect();
+    if parts.as_slice() < OLDEST_SQLITE.as_slice() { Err(StoreError::OldSqlite(version)) } else { Ok(()) }
+}
+
+async fn check_content(path: &Path, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    let corrupt = |why: String| StoreError::Corrupt { path: path.to_owned(), why };
+    let row = sqlx::query("PRAGMA application_id")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(|error| damage(path, error))?;
+    if row.try_get::<i32, _>(0)? != APPLICATION_ID {
+        return Err(corrupt("it is another program's database".to_owned()));
+    }
+    let row = sqlx::query("PRAGMA quick_check(1)")
+        .fetch_one(connection)
+        .await
+        .map_err(|error| damage(path, error))?;
+    let verdict: String = row.try_get(0)?;
+    if verdict == "ok" { Ok(()) } else { Err(corrupt(verdict)) }
+}
+
+/// Brings an older registry up to date, after a copy of it was put aside.
+async fn migrate(path: &Path, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    let row = sqlx::query("SELECT COALESCE(MAX(version), 0) FROM _sqlx_migrations")
+        .fetch_one(&mut *connection)
+        .await?;
+    let version: i64 = row.try_get(0)?;
+    let newest = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default();
+    if version > newest {
+        return Err(StoreError::Newer { path: path.to_owned(), version });
+    }
+    if version < newest {
+        let copy = path.with_extension(format!("db.{version}"));
+        match std::fs::remove_file(&copy) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StoreError::StateDirectory { path: copy, source });
+            }
+            _ => {}
+        }
+        sqlx::query("VACUUM INTO ?1")
+            .bind(copy.to_string_lossy().into_owned())
+            .execute(&mut *connection)
+            .await?;
+    }
+    MIGRATIONS.run(connection).await.map_err(|source| match source {
+        MigrateError::VersionMissing(version) => StoreError::Newer { path: path.to_owned(), version },
+        source => StoreError::Migrate { path: path.to_owned(), source },
+    })
+}

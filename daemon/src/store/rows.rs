@@ -1,0 +1,276 @@
+//! Rows of the registry to values and back.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsString;
+use std::num::NonZeroU16;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{Error, Row};
+use uuid::Uuid;
+use wtd_protocol::variable::Variable;
+use wtd_protocol::{Change, ChangeKind, PassedOver, State};
+
+use crate::domain::allocation::{Allocation, Ending, Moment, Port, Repository};
+use crate::domain::allocator::Obstacle;
+use crate::domain::identity::{AllocationId, FileIdentity, RepositoryId};
+use crate::domain::names::{ComposeProject, DatabaseName, VolumeName};
+use crate::domain::offset::Offset;
+use crate::wire;
+
+type Ports = HashMap<AllocationId, BTreeMap<Variable, Port>>;
+
+/// The volumes of one allocation.
+#[derive(Debug, Default)]
+pub(super) struct Volumes {
+    current: BTreeMap<String, VolumeName>,
+    former: BTreeSet<VolumeName>,
+}
+
+pub(super) fn bytes(path: &Path) -> &[u8] {
+    path.as_os_str().as_bytes()
+}
+
+/// A value that the schema allows and the daemon does not: somebody else wrote it.
+fn foreign(column: &str, why: impl std::fmt::Display) -> Error {
+    Error::ColumnDecode { index: column.to_owned(), source: why.to_string().into() }
+}
+
+fn uuid(row: &SqliteRow, column: &str) -> Result<Uuid, Error> {
+    Uuid::try_parse(row.try_get(column)?).map_err(|why| foreign(column, why))
+}
+
+fn os_string(row: &SqliteRow, column: &str) -> Result<Option<OsString>, Error> {
+    Ok(row.try_get::<Option<Vec<u8>>, _>(column)?.map(OsString::from_vec))
+}
+
+fn path(row: &SqliteRow, column: &str) -> Result<PathBuf, Error> {
+    Ok(os_string(row, column)?.ok_or_else(|| foreign(column, "no path"))?.into())
+}
+
+fn identity(row: &SqliteRow) -> Result<FileIdentity, Error> {
+    Ok(FileIdentity {
+        device: row.try_get::<i64, _>("device")?.cast_unsigned(),
+        inode: row.try_get::<i64, _>("inode")?.cast_unsigned(),
+        born_ns: row.try_get("born_ns")?,
+    })
+}
+
+fn json<T: for<'de> Deserialize<'de>>(row: &SqliteRow, column: &str) -> Result<T, Error> {
+    serde_json::from_str(row.try_get(column)?).map_err(|why| foreign(column, why))
+}
+
+fn to_json(value: &impl Serialize) -> Result<String, Error> {
+    serde_json::to_string(value).map_err(|why| Error::Encode(why.into()))
+}
+
+pub(super) fn repository(row: &SqliteRow) -> Result<Repository, Error> {
+    Ok(Repository {
+        id: RepositoryId(uuid(row, "id")?),
+        common_dir: path(row, "common_dir")?,
+        identity: identity(row)?,
+        main_root: os_string(row, "main_root")?.map(PathBuf::from),
+        watched: row.try_get("watched")?,
+    })
+}
+
+pub(super) fn ports(rows: &[SqliteRow]) -> Result<Ports, Error> {
+    let mut ports = Ports::new();
+    for row in rows {
+        let variable = Variable::new(row.try_get("variable")?).map_err(|why| foreign("variable", why))?;
+        let base = NonZeroU16::new(row.try_get("base")?).ok_or_else(|| foreign("base", "port 0"))?;
+        let port = Port { base, port: row.try_get("port")?, shared: row.try_get("shared")? };
+        ports.entry(AllocationId(uuid(row, "allocation")?)).or_default().insert(variable, port);
+    }
+    Ok(ports)
+}
+
+pub(super) fn volumes(rows: &[SqliteRow]) -> Result<HashMap<AllocationId, Volumes>, Error> {
+    let mut volumes: HashMap<AllocationId, Volumes> = HashMap::new();
+    for row in rows {
+        let name = VolumeName::new(row.try_get("name")?).map_err(|why| foreign("name", why))?;
+        let of_allocation = volumes.entry(AllocationId(uuid(row, "allocation")?)).or_default();
+        match row.try_get::<Option<String>, _>("variable")? {
+            Some(variable) => drop(of_allocation.current.insert(variable, name)),
+            None => drop(of_allocation.former.insert(name)),
+        }
+    }
+    Ok(volumes)
+}
+
+pub(super) fn allocation(
+    row: &SqliteRow,
+    ports: &Ports,
+    volumes: &HashMap<AllocationId, Volumes>,
+) -> Result<Allocation, Error> {
+    let id = AllocationId(uuid(row, "id")?);
+    let volumes = volumes.get(&id).ok_or_else(|| foreign("id", "an allocation without a volume"))?;
+    let mut current = volumes.current.clone();
+    let volume =
+        current.remove(wtd_protocol::variable::DB_VOLUME).ok_or_else(|| foreign("id", "no DB_VOLUME"))?;
+    let variable = |(name, volume): (String, VolumeName)| {
+        Variable::new(&name).map(|name| (name, volume)).map_err(|why| foreign("variable", why))
+    };
+    let state: &str = row.try_get("state")?;
+    let ending: Option<&str> = row.try_get("ending")?;
+    let database: &str = row.try_get("database")?;
+    let compose_project: Option<&str> = row.try_get("compose_project")?;
+    let passed_over: Vec<PassedOver> = json(row, "passed_over")?;
+    Ok(Allocation {
+        id,
+        repository: RepositoryId(uuid(row, "repository")?),
+        worktree_id: os_string(row, "worktree_id")?,
+        git_dir: path(row, "git_dir")?,
+        identity: identity(row)?,
+        path: path(row, "path")?,
+        device: row.try_get::<i64, _>("path_device")?.cast_unsigned(),
+        finished: row.try_get("finished")?,
+        offset: Offset(row.try_get("offset")?),
+        ports: ports.get(&id).cloned().unwrap_or_default(),
+        project: row.try_get("project")?,
+        volume,
+        volumes: current.into_iter().map(variable).collect::<Result<_, _>>()?,
+        former_volumes: volumes.former.clone(),
+        database: DatabaseName::new(database).map_err(|why| foreign("database", why))?,
+        compose_project: compose_project
+            .map(|name| ComposeProject::new(name).map_err(|why| foreign("compose_project", why)))
+            .transpose()?,
+        state: State::from_word(state).ok_or_else(|| foreign("state", state))?,
+        reason: row.try_get("reason")?,
+        since: Moment(row.try_get("since")?),
+        created: Moment(row.try_get("created")?),
+        ending: ending
+            .map(|word| Ending::from_word(word).ok_or_else(|| foreign("ending", word)))
+            .transpose()?,
+        passed_over: passed_over
+            .into_iter()
+            .map(|PassedOver { offset, variable, port, reason }| Obstacle {
+                offset: Offset(offset),
+                variable,
+                port,
+                reason,
+            })
+            .collect(),
+        warnings: json(row, "warnings")?,
+    })
+}
+
+pub(super) async fn put(connection: &mut SqliteConnection, allocation: &Allocation) -> Result<(), Error> {
+    let id = allocation.id.to_string();
+    // The ports and volumes go first, so that a release or a change never meets its own former rows.
+    for clear in ["DELETE FROM ports WHERE allocation = ?1", "DELETE FROM volumes WHERE allocation = ?1"] {
+        sqlx::query(clear).bind(&id).execute(&mut *connection).await?;
+    }
+    let passed_over: Vec<PassedOver> = allocation.passed_over.iter().map(wire::passed_over).collect();
+    sqlx::query(
+        "INSERT INTO allocations (id, repository, worktree_id, git_dir, device, inode, born_ns, path, path_device, finished,
+             offset, project, database, compose_project, state, reason, since, created, ending, passed_over, warnings)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)
+         ON CONFLICT (id) DO UPDATE SET repository = ?2, worktree_id = ?3, git_dir = ?4, device = ?5, inode = ?6, born_ns = ?7,
+             path = ?8, path_device = ?9, finished = ?10, offset = ?11, project = ?12, database = ?13, compose_project = ?14,
+             state = ?15, reason = ?16, since = ?17, created = ?18, ending = ?19, passed_over = ?20, warnings = ?21",
+    )
+    .bind(&id)
+    .bind(allocation.repository.to_string())
+    .bind(allocation.worktree_id.as_ref().map(|id| id.as_bytes()))
+    .bind(bytes(&allocation.git_dir))
+    .bind(allocation.identity.device.cast_signed())
+    .bind(allocation.identity.inode.cast_signed())
+    .bind(allocation.identity.born_ns)
+    .bind(bytes(&allocation.path))
+    .bind(allocation.device.cast_signed())
+    .bind(allocation.finished)
+    .bind(allocation.offset.0)
+    .bind(&allocation.project)
+    .bind(allocation.database.to_string())
+    .bind(allocation.compose_project.as_ref().map(ToString::to_string))
+    .bind(allocation.state.as_str())
+    .bind(&allocation.reason)
+    .bind(allocation.since.0)
+    .bind(allocation.created.0)
+    .bind(allocation.ending.map(Ending::as_str))
+    .bind(to_json(&passed_over)?)
+    .bind(to_json(&allocation.warnings)?)
+    .execute(&mut *connection)
+    .await?;
+    if allocation.state == State::Released {
+        return Ok(());
+    }
+    put_ports(connection, &id, allocation).await?;
+    put_volumes(connection, &id, allocation).await
+}
+
+async fn put_ports(
+    connection: &mut SqliteConnection,
+    id: &str,
+    allocation: &Allocation,
+) -> Result<(), Error> {
+    let rows: Vec<_> = allocation
+        .ports
+        .iter()
+        .map(|(name, port)| (name.as_str(), port.base, port.port, port.shared))
+        .collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "INSERT INTO ports (allocation, variable, base, port, shared)
+         SELECT ?1, value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?2)",
+    )
+    .bind(id)
+    .bind(to_json(&rows)?)
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+async fn put_volumes(
+    connection: &mut SqliteConnection,
+    id: &str,
+    allocation: &Allocation,
+) -> Result<(), Error> {
+    let mut rows = vec![(Some(wtd_protocol::variable::DB_VOLUME), allocation.volume.to_string())];
+    rows.extend(allocation.volumes.iter().map(|(name, volume)| (Some(name.as_str()), volume.to_string())));
+    rows.extend(allocation.former_volumes.iter().map(|volume| (None, volume.to_string())));
+    sqlx::query(
+        "INSERT INTO volumes (allocation, variable, name) SELECT ?1, value ->> 0, value ->> 1 FROM json_each(?2)",
+    )
+    .bind(id)
+    .bind(to_json(&rows)?)
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+pub(super) async fn append_history(
+    connection: &mut SqliteConnection,
+    allocation: &Allocation,
+    kind: ChangeKind,
+    wire: &wtd_protocol::Allocation,
+    now: Moment,
+) -> Result<i64, Error> {
+    let done = sqlx::query(
+        "INSERT INTO history (at, kind, allocation, offset, path, detail) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )
+    .bind(now.0)
+    .bind(kind.as_str())
+    .bind(allocation.id.to_string())
+    .bind(allocation.offset.0)
+    .bind(bytes(&allocation.path))
+    .bind(to_json(wire)?)
+    .execute(connection)
+    .await?;
+    Ok(done.last_insert_rowid())
+}
+
+pub(super) fn change(row: &SqliteRow) -> Result<Change, Error> {
+    let kind: &str = row.try_get("kind")?;
+    Ok(Change {
+        sequence: row.try_get("sequence")?,
+        at: wire::time(Moment(row.try_get("at")?)),
+        kind: serde_json::from_value(kind.into()).map_err(|why| foreign("kind", why))?,
+        allocation: json(row, "detail")?,
+    })
+}

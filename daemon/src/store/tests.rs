@@ -1,0 +1,241 @@
+//! Every statement of the store against the migrated schema, and the database's own rules.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU16;
+use std::path::Path;
+use std::sync::Arc;
+
+use sqlx::Executor;
+use uuid::Uuid;
+use wtd_protocol::variable::Variable;
+use wtd_protocol::{ChangeKind, State};
+
+use super::{Registry, StoreError, open};
+use crate::domain::allocation::{Allocation, Ending, Moment, Port, Repository};
+use crate::domain::allocator::Obstacle;
+use crate::domain::draft::Record;
+use crate::domain::identity::{AllocationId, FileIdentity, RepositoryId};
+use crate::domain::ledger::Ledger;
+use crate::domain::names;
+use crate::domain::offset::Offset;
+
+const IDENTITY: FileIdentity = FileIdentity { device: u64::MAX, inode: 1 << 63, born_ns: Some(-1) };
+
+fn repository() -> Repository {
+    Repository {
+        id: RepositoryId(Uuid::now_v7()),
+        common_dir: "/w/main/.git".into(),
+        identity: IDENTITY,
+        main_root: Some("/w/main".into()),
+        watched: true,
+    }
+}
+
+fn allocation(repository: RepositoryId, offset: u16) -> Allocation {
+    let port = |base: u16| Port { base: NonZeroU16::new(base).unwrap(), port: base + offset, shared: false };
+    Allocation {
+        id: AllocationId(Uuid::now_v7()),
+        repository,
+        worktree_id: Some("feat\n".into()),
+        git_dir: "/w/main/.git/worktrees/feat".into(),
+        identity: IDENTITY,
+        path: "/w/fe'at".into(),
+        device: u64::MAX,
+        finished: true,
+        offset: Offset(offset),
+        ports: BTreeMap::from([
+            (Variable::db_host_port(), port(5432)),
+            (Variable::new("UI_PORT").unwrap(), port(3000)),
+        ]),
+        project: "main".into(),
+        volume: names::volume_name("db_data", offset),
+        volumes: BTreeMap::from([(
+            Variable::new("REDIS_VOLUME").unwrap(),
+            names::volume_name("redis", offset),
+        )]),
+        former_volumes: BTreeSet::from([names::volume_name("old", offset)]),
+        database: names::database_name("main", offset, true),
+        compose_project: Some(names::compose_project("main", offset)),
+        state: State::Active,
+        reason: String::new(),
+        since: Moment(1_700_000_000_000),
+        created: Moment(1_700_000_000_000),
+        ending: None,
+        passed_over: vec![Obstacle {
+            offset: Offset(0),
+            variable: "UI_PORT".into(),
+            port: 3000,
+            reason: "who".into(),
+        }],
+        warnings: vec!["a \"warning\"".into()],
+    }
+}
+
+async fn write(registry: &mut Registry, records: &[Record]) -> Result<Vec<wtd_protocol::Change>, StoreError> {
+    let mut ledger = Ledger::default();
+    for record in records {
+        if let Record::Repository(repository) = record {
+            ledger.put_repository(Arc::clone(repository));
+        }
+    }
+    registry.write(records, &ledger, Moment(1_700_000_000_000)).await
+}
+
+fn record(allocation: &Allocation, kind: ChangeKind) -> Record {
+    Record::Allocation { allocation: Arc::new(allocation.clone()), kind: Some(kind) }
+}
+
+async fn fresh(dir: &Path) -> Registry {
+    open(dir, "a test").await.unwrap()
+}
+
+#[tokio::test]
+async fn what_is_written_is_loaded_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let repository = repository();
+    let mut ended = allocation(repository.id, 10_000);
+    ended.state = State::Stale;
+    ended.ending = Some(Ending::Forgotten);
+    ended.worktree_id = None;
+    ended.compose_project = None;
+    let live = allocation(repository.id, 0);
+    let mut registry = fresh(dir.path()).await;
+    let records = [
+        Record::Repository(repository.clone().into()),
+        record(&ended, ChangeKind::Forgotten),
+        record(&live, ChangeKind::Allocated),
+    ];
+    let changes = write(&mut registry, &records).await.unwrap();
+    assert_eq!(changes.iter().map(|change| change.sequence).collect::<Vec<_>>(), [1, 2]);
+    registry.close().await.unwrap();
+
+    let ledger = fresh(dir.path()).await.load().await.unwrap();
+    assert_eq!(**ledger.repository(repository.id).unwrap(), repository);
+    assert_eq!(**ledger.allocation(ended.id).unwrap(), ended);
+    assert_eq!(**ledger.allocation(live.id).unwrap(), live);
+}
+
+#[tokio::test]
+async fn history_tells_who_had_which_offset() {
+    let dir = tempfile::tempdir().unwrap();
+    let repository = repository();
+    let mut allocation = allocation(repository.id, 0);
+    let mut registry = fresh(dir.path()).await;
+    let first = [Record::Repository(repository.into()), record(&allocation, ChangeKind::Allocated)];
+    write(&mut registry, &first).await.unwrap();
+    allocation.state = State::Released;
+    write(&mut registry, &[record(&allocation, ChangeKind::Released)]).await.unwrap();
+    let history = registry.history();
+    assert_eq!(history.latest().await.unwrap(), 2);
+    let kinds: Vec<_> = history.after(0, 10).await.unwrap().into_iter().map(|change| change.kind).collect();
+    assert_eq!(kinds, [ChangeKind::Allocated, ChangeKind::Released]);
+    assert_eq!(history.after(1, 10).await.unwrap().len(), 1);
+    assert_eq!(history.released(10).await.unwrap()[0].id, allocation.id.to_string());
+    assert_eq!(registry.load().await.unwrap().allocations().count(), 0);
+}
+
+#[tokio::test]
+async fn the_database_itself_keeps_two_allocations_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let repository = repository();
+    let first = allocation(repository.id, 0);
+    let mut registry = fresh(dir.path()).await;
+    write(
+        &mut registry,
+        &[Record::Repository(repository.clone().into()), record(&first, ChangeKind::Allocated)],
+    )
+    .await
+    .unwrap();
+
+    let same_offset = Allocation { ports: BTreeMap::new(), ..allocation(repository.id, 0) };
+    assert!(
+        write(&mut registry, &[record(&same_offset, ChangeKind::Allocated)]).await.is_err(),
+        "one offset twice"
+    );
+    let mut same_port = allocation(repository.id, 10);
+    same_port.ports.clone_from(&first.ports);
+    assert!(
+        write(&mut registry, &[record(&same_port, ChangeKind::Allocated)]).await.is_err(),
+        "one port twice"
+    );
+    let mut same_volume = allocation(repository.id, 20);
+    same_volume.volume = first.volume.clone();
+    assert!(
+        write(&mut registry, &[record(&same_volume, ChangeKind::Allocated)]).await.is_err(),
+        "one volume twice"
+    );
+    assert_eq!(
+        registry.load().await.unwrap().allocations().count(),
+        1,
+        "a refused step leaves nothing behind"
+    );
+
+    let released = Allocation { state: State::Released, ..first };
+    let successor = allocation(repository.id, 0);
+    write(
+        &mut registry,
+        &[record(&released, ChangeKind::Released), record(&successor, ChangeKind::Allocated)],
+    )
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn one_daemon_holds_a_registry() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = fresh(dir.path()).await;
+    let second = open(dir.path(), "another test").await;
+    assert!(matches!(second, Err(StoreError::Held { holder, .. }) if holder == "a test"));
+    first.close().await.unwrap();
+    fresh(dir.path()).await;
+}
+
+#[tokio::test]
+async fn what_is_no_registry_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("registry.db");
+    fresh(dir.path()).await.close().await.unwrap();
+    let good = std::fs::read(&path).unwrap();
+    let mut torn = good.clone();
+    torn[4096..6000].fill(0xa5);
+    for bad in [&b""[..], b"SQLite", &[0; 4096], &torn, b"not a database, but longer than a header"] {
+        std::fs::write(&path, bad).unwrap();
+        let opened = open(dir.path(), "a test").await;
+        assert!(matches!(opened, Err(StoreError::Corrupt { .. })), "{opened:?}");
+        assert_eq!(std::fs::read(&path).unwrap(), bad);
+    }
+    std::fs::write(&path, &good).unwrap();
+    fresh(dir.path()).await;
+}
+
+#[tokio::test]
+async fn a_later_versions_registry_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut registry = fresh(dir.path()).await;
+    let later = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+                 VALUES (29990101000000, 'later', 1, x'00', 0)";
+    registry.connection.execute(later).await.unwrap();
+    registry.close().await.unwrap();
+    let before = std::fs::read(dir.path().join("registry.db")).unwrap();
+    assert!(matches!(
+        open(dir.path(), "a test").await,
+        Err(StoreError::Newer { version: 29_990_101_000_000, .. })
+    ));
+    assert_eq!(std::fs::read(dir.path().join("registry.db")).unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_registry_that_was_unlinked_or_replaced_is_not_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("registry.db");
+    let mut registry = fresh(dir.path()).await;
+    let record = Record::Repository(repository().into());
+    std::fs::copy(&path, dir.path().join("copy")).unwrap();
+    std::fs::rename(dir.path().join("copy"), &path).unwrap();
+    assert!(matches!(
+        write(&mut registry, std::slice::from_ref(&record)).await,
+        Err(StoreError::Replaced(_))
+    ));
+    std::fs::remove_file(&path).unwrap();
+    assert!(matches!(write(&mut registry, &[record]).await, Err(StoreError::Replaced(_))));
+}

@@ -1,0 +1,275 @@
+//! Watching: inotify through `notify`, for hints on which repository to look at again.
+//!
+//! Nothing here decides anything. An event that concerns a repository marks it dirty; a lost event is made up for by
+//! the sweep; and where inotify's limits are reached the repository is polled.
+
+pub mod interest;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use notify::{ErrorKind, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use tracing::{debug, warn};
+
+pub use interest::Role;
+
+/// What an event tells the rest of the daemon.
+pub trait Listener: Send + Sync + 'static {
+    /// Something may have changed in this repository (its common dir), or below this configured root.
+    fn dirty(&self, key: &Path);
+    /// Events were lost: anything may have changed.
+    fn overflowed(&self);
+}
+
+/// A limit of inotify that was reached (inotify(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Limit {
+    /// Watches per user.
+    #[error("inotify has no watch left; raise it: sysctl fs.inotify.max_user_watches=1048576")]
+    Watches,
+    /// Instances per user.
+    #[error("inotify has no instance left; raise it: sysctl fs.inotify.max_user_instances=1024")]
+    Instances,
+}
+
+/// The watches of all repositories, on one inotify instance.
+pub struct Watches {
+    watcher: Mutex<Option<RecommendedWatcher>>,
+    index: Arc<RwLock<Index>>,
+    limit: Mutex<Option<Limit>>,
+}
+
+impl std::fmt::Debug for Watches {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watches").field("limit", &self.limit()).finish_non_exhaustive()
+    }
+}
+
+/// Who wants which directory watched, and why.
+#[derive(Debug, Default)]
+struct Index {
+    by_path: HashMap<PathBuf, Vec<(PathBuf, Role)>>,
+    by_key: HashMap<PathBuf, HashSet<PathBuf>>,
+    /// Watched paths whose directory may have been replaced since the watch was set.
+    suspect: HashSet<PathBuf>,
+}
+
+/// What setting a key's watches came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Set {
+    /// A watch was set that was not there before: what was read until now may be out of date already.
+    pub added: bool,
+    /// Every wanted watch is there.
+    pub complete: bool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What the mutex guards is valid at every moment, so a panic elsewhere does not spoil it.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Watches {
+    /// Begins to watch nothing. Where inotify has no instance left, everything will be polled.
+    pub fn new(listener: Arc<dyn Listener>) -> Self {
+        let index: Arc<RwLock<Index>> = Arc::default();
+        let for_events = Arc::clone(&index);
+        let watcher = notify::recommended_watcher(move |event| on_event(event, &for_events, &*listener));
+        let (watcher, limit) = match watcher {
+            Ok(watcher) => (Some(watcher), None),
+            Err(error) => {
+                let limit = Limit::Instances;
+                warn!(error = &error as &dyn std::error::Error, remedy = %limit, "can't watch, will poll");
+                (None, Some(limit))
+            }
+        };
+        Self { watcher: Mutex::new(watcher), index, limit: Mutex::new(limit) }
+    }
+
+    /// The limit that was reached, if one was.
+    pub fn limit(&self) -> Option<Limit> {
+        *lock(&self.limit)
+    }
+
+    /// Watches exactly these directories for `key`. Blocks for some 80 µs for each watch that is set.
+    pub fn set(&self, key: &Path, wanted: &BTreeSet<(PathBuf, Role)>) -> Set {
+        let (to_watch, to_drop) = self.index_mut(|index| index.replace(key, wanted));
+        let mut watcher = lock(&self.watcher);
+        let Some(watcher) = watcher.as_mut() else { return Set { added: false, complete: false } };
+        for path in to_drop {
+            // The watch is gone by itself where its directory is.
+            drop(watcher.unwatch(&path));
+        }
+        let mut set = Set { added: false, complete: true };
+        for path in to_watch {
+            match watcher.watch(&path, RecursiveMode::NonRecursive) {
+                Ok(()) => set.added = true,
+                Err(error) => {
+                    self.index_mut(|index| index.suspect.insert(path.clone()));
+                    match error.kind {
+                        ErrorKind::MaxFilesWatch => {
+                            set.complete = false;
+                            self.reached(Limit::Watches);
+                        }
+                        // It went away again; the read that follows will see that.
+                        ErrorKind::PathNotFound => {}
+                        _ => {
+                            let is_gone = matches!(&error.kind, ErrorKind::Io(why) if why.kind() == std::io::ErrorKind::NotFound);
+                            set.complete &= is_gone;
+                            debug!(path = %path.display(), error = &error as &dyn std::error::Error, "not watched");
+                        }
+                    }
+                }
+            }
+        }
+        set
+    }
+
+    /// Watches nothing for `key` any more.
+    pub fn remove(&self, key: &Path) {
+        self.set(key, &BTreeSet::new());
+    }
+
+    fn reached(&self, limit: Limit) {
+        if lock(&self.limit).replace(limit).is_none() {
+            warn!(remedy = %limit, "inotify's limit is reached, polling what can't be watched");
+        }
+    }
+
+    fn index_mut<T>(&self, change: impl FnOnce(&mut Index) -> T) -> T {
+        change(&mut self.index.write().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Index {
+    /// Notes what `key` wants now. Gives the paths to watch (anew) and those that nobody wants any more.
+    fn replace(&mut self, key: &Path, wanted: &BTreeSet<(PathBuf, Role)>) -> (Vec<PathBuf>, Vec<PathBuf>) {
+        let paths: HashSet<PathBuf> = wanted.iter().map(|(path, _)| path.clone()).collect();
+        let before = self.by_key.remove(key).unwrap_or_default();
+        let mut to_watch: Vec<PathBuf> = Vec::new();
+        let mut to_drop = Vec::new();
+        for path in before.difference(&paths) {
+            if let Some(owners) = self.by_path.get_mut(path) {
+                owners.retain(|(owner, _)| owner != key);
+                if owners.is_empty() {
+                    self.by_path.remove(path);
+                    self.suspect.remove(path);
+                    to_drop.push(path.clone());
+                }
+            }
+        }
+        for path in &paths {
+            let owners = self.by_path.entry(path.clone()).or_default();
+            if owners.is_empty() || self.suspect.remove(path) {
+                to_watch.push(path.clone());
+            }
+            owners.retain(|(owner, _)| owner != key);
+        }
+        for (path, role) in wanted {
+            if let Some(owners) = self.by_path.get_mut(path) {
+                owners.push((key.to_owned(), role.clone()));
+            }
+        }
+        if !paths.is_empty() {
+            self.by_key.insert(key.to_owned(), paths);
+        }
+        (to_watch, to_drop)
+    }
+
+    /// The keys that an event on `path` concerns.
+    fn concerned(&self, path: &Path, kind: EventKind) -> Vec<PathBuf> {
+        let itself = self.by_path.get(path).into_iter().flatten().map(|owner| (owner, None));
+        let above = path.parent().and_then(|parent| self.by_path.get(parent));
+        let child = above.into_iter().flatten().map(|owner| (owner, path.file_name()));
+        let concerned = itself.chain(child).filter(|((_, role), name)| role.concerns(*name, kind));
+        concerned.map(|((key, _), _)| key.clone()).collect()
+    }
+}
+
+/// Runs on notify's own thread, which must not be held up: the kernel's queue is finite.
+fn on_event(event: notify::Result<Event>, index: &RwLock<Index>, listener: &dyn Listener) {
+    let event = match event {
+        Ok(event) if event.need_rescan() => return listener.overflowed(),
+        Ok(event) => event,
+        Err(error) => {
+            warn!(error = &error as &dyn std::error::Error, "events lost");
+            return listener.overflowed();
+        }
+    };
+    for path in &event.paths {
+        let (concerned, replaced) = {
+            let index = index.read().unwrap_or_else(PoisonError::into_inner);
+            let concerned = index.concerned(path, event.kind);
+            let replaced = !concerned.is_empty()
+                && interest::can_replace(event.kind)
+                && index.by_path.contains_key(path);
+            (concerned, replaced)
+        };
+        if replaced {
+            index.write().unwrap_or_else(PoisonError::into_inner).suspect.insert(path.clone());
+        }
+        for key in concerned {
+            listener.dirty(&key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{self, Sender};
+    use std::time::Duration;
+
+    use super::*;
+
+    struct Told(Sender<PathBuf>);
+
+    impl Listener for Told {
+        fn dirty(&self, key: &Path) {
+            drop(self.0.send(key.to_owned()));
+        }
+        fn overflowed(&self) {}
+    }
+
+    fn roles(wanted: &[(&Path, Role)]) -> BTreeSet<(PathBuf, Role)> {
+        wanted.iter().map(|(path, role)| ((*path).to_owned(), role.clone())).collect()
+    }
+
+    #[test]
+    fn an_event_marks_the_repository_that_wants_it_and_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        for common_dir in [&a, &b] {
+            std::fs::create_dir(common_dir).unwrap();
+        }
+        let (sender, told) = mpsc::channel();
+        let watches = Watches::new(Arc::new(Told(sender)));
+        watches.set(&a, &roles(&[(&a, Role::CommonDir)]));
+        watches.set(&b, &roles(&[(&b, Role::CommonDir)]));
+        std::fs::write(b.join("index"), "").unwrap();
+        std::fs::create_dir(b.join("worktrees")).unwrap();
+        assert_eq!(told.recv_timeout(Duration::from_secs(10)).unwrap(), b);
+    }
+
+    #[test]
+    fn a_directory_that_was_made_again_is_watched_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let worktrees = dir.path().join("worktrees");
+        let wanted = roles(&[(dir.path(), Role::CommonDir), (&worktrees, Role::Worktrees)]);
+        let (sender, told) = mpsc::channel();
+        let watches = Watches::new(Arc::new(Told(sender)));
+        std::fs::create_dir(&worktrees).unwrap();
+        watches.set(dir.path(), &wanted);
+        for round in 0..50 {
+            std::fs::remove_dir_all(&worktrees).unwrap();
+            std::fs::create_dir(&worktrees).unwrap();
+            told.recv_timeout(Duration::from_secs(10)).unwrap();
+            // As the reconcile step does: set the watches again until nothing is added, with every event taken in.
+            while watches.set(dir.path(), &wanted).added
+                || told.recv_timeout(Duration::from_millis(20)).is_ok()
+            {}
+            std::fs::create_dir(worktrees.join("entry")).unwrap();
+            assert!(told.recv_timeout(Duration::from_secs(10)).is_ok(), "round {round}");
+            while told.recv_timeout(Duration::from_millis(20)).is_ok() {}
+        }
+    }
+}

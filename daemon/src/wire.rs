@@ -1,0 +1,73 @@
+//! From the registry's own terms to those on the wire.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use wtd_protocol::{AllocationFile, PassedOver, PathText, allocation_file};
+
+use crate::domain::allocation::{Allocation, Moment};
+use crate::domain::allocator::Obstacle;
+use crate::domain::variables::variables;
+
+/// RFC 3339, UTC, whole milliseconds.
+pub fn time(moment: Moment) -> String {
+    Timestamp::from_millisecond(moment.0).unwrap_or(Timestamp::UNIX_EPOCH).to_string()
+}
+
+/// The allocation as the API shows it; `variables` only where a single worktree is asked for.
+pub fn allocation(
+    allocation: &Allocation,
+    common_dir: &Path,
+    with_variables: bool,
+) -> wtd_protocol::Allocation {
+    let path = PathText::of(&allocation.path);
+    let repository = PathText::of(common_dir);
+    wtd_protocol::Allocation {
+        id: allocation.id.to_string(),
+        repository: repository.text,
+        repository_base64: repository.base64,
+        path: path.text,
+        path_base64: path.base64,
+        main: allocation.is_main(),
+        offset: allocation.offset.0,
+        ports: allocation.ports.iter().map(|(name, port)| (name.to_string(), port.port)).collect(),
+        volume: allocation.volume.to_string(),
+        volumes: allocation
+            .volumes
+            .iter()
+            .map(|(name, volume)| (name.to_string(), volume.to_string()))
+            .collect(),
+        database: allocation.database.to_string(),
+        project: allocation.project.clone(),
+        state: allocation.state,
+        reason: allocation.reason.clone(),
+        since: time(allocation.since),
+        created: time(allocation.created),
+        passed_over: allocation.passed_over.iter().map(passed_over).collect(),
+        warnings: allocation.warnings.clone(),
+        variables: if with_variables { variables(allocation) } else { Default::default() },
+    }
+}
+
+/// A candidate that was passed over, as the API shows it.
+pub fn passed_over(obstacle: &Obstacle) -> PassedOver {
+    PassedOver {
+        offset: obstacle.offset.0,
+        variable: obstacle.variable.clone(),
+        port: obstacle.port,
+        reason: obstacle.reason.clone(),
+    }
+}
+
+/// The content of the allocation file that belongs in the worktree's git dir.
+pub fn allocation_file(allocation: &Allocation) -> AllocationFile {
+    let PathText { text, base64 } = PathText::of(&allocation.path);
+    AllocationFile {
+        format: allocation_file::FORMAT,
+        id: allocation.id.to_string(),
+        offset: allocation.offset.0,
+        path: text,
+        path_base64: base64,
+        variables: variables(allocation),
+    }
+}
