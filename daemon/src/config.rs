@@ -175,7 +175,7 @@ impl Config {
 
         let state_dir = match place_of(&cli.state_dir, "WTD_STATE_DIR")? {
             Some(dir) => dir,
-            None => wtd_protocol::socket::state_dir(&variable).ok_or(ConfigError::NoStateDir)?,
+            None => wtd_protocol::socket::state_dir(variable).ok_or(ConfigError::NoStateDir)?,
         };
         let roots = settings.roots.unwrap_or_default();
         Ok(Self {

@@ -30,6 +30,12 @@ struct ListeningSocket {
     uid: u32,
 }
 
+impl ListeningSocket {
+    fn unseen_holder(&self) -> Holder {
+        if self.uid == rustix::process::geteuid().as_raw() { Holder::Hidden } else { Holder::OtherUser }
+    }
+}
+
 /// Who has a listening socket.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Holder {
@@ -85,7 +91,7 @@ impl Listeners {
                         listeners.sockets.push(ListeningSocket { port, inode: entry.inode, uid: entry.uid });
                     }
                     TcpState::TimeWait => {}
-                    _ => drop(listeners.connected.insert(port)),
+                    _ => listeners.connected.extend([port]),
                 }
             }
         }
@@ -121,10 +127,7 @@ impl Listeners {
         for socket in self.sockets.iter().filter(|socket| socket.port == port) {
             match self.holders().get(&socket.inode) {
                 Some(pids) => found.extend(pids.iter().map(|pid| process(*pid))),
-                None if socket.uid == rustix::process::geteuid().as_raw() => {
-                    drop(found.insert(Holder::Hidden))
-                }
-                None => drop(found.insert(Holder::OtherUser)),
+                None => found.extend([socket.unseen_holder()]),
             }
         }
         found.into_iter().collect()
@@ -222,7 +225,8 @@ pub fn reserved_ports() -> Vec<RangeInclusive<u16>> {
     list.trim().parse::<PortRanges>().map(|ports| ports.ranges().to_vec()).unwrap_or_default()
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use std::net::{TcpListener, TcpStream};
 

@@ -97,7 +97,7 @@ fn bind(port: u16) -> io::Result<()> {
     Ok(())
 }
 
-/// `SO_REUSEADDR`, since connections that linger in TIME_WAIT don't hinder a server; and listening, since two
+/// `SO_REUSEADDR`, since connections that linger in `TIME_WAIT` don't hinder a server; and listening, since two
 /// sockets with that option can both be bound, and only one of them can listen.
 fn bind_to(address: SocketAddr) -> io::Result<()> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
@@ -113,7 +113,8 @@ fn lacks_ipv6(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use std::io::Read;
     use std::net::{Shutdown, TcpListener, TcpStream};

@@ -45,7 +45,7 @@ fn nothing_said_gives_the_built_in_values() {
             reserved_ports: PortRanges::default(),
             probe: true,
             engine: Engine::Detect,
-            resync: Duration::from_secs(300),
+            resync: Duration::from_mins(5),
             log: "info".into(),
             step: NonZeroU16::new(10_000).unwrap(),
             avoid_ephemeral: false,
@@ -96,7 +96,7 @@ fn flags_go_before_variables_and_variables_before_the_file() {
     let flags = ["--step", "3000", "--probe", "--state-dir", "/f", "--socket", "/s/wtd.sock"];
     let config = load(&flags, &environment, file).unwrap();
     assert_eq!(config.step.get(), 3000);
-    assert_eq!(config.resync, Duration::from_secs(120));
+    assert_eq!(config.resync, Duration::from_mins(2));
     assert_eq!(config.engine, Engine::None);
     assert_eq!(config.log, "info");
     assert!(config.probe);

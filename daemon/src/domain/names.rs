@@ -180,7 +180,9 @@ pub fn compose_project(project: &str, offset: u16) -> ComposeProject {
 /// As much of the stem as fits, a digest of all of it, and the suffix. The digest keeps two stems apart that
 /// are the same up to the cut.
 fn cut(stem: &str, separator: char, suffix: &str, max_bytes: usize) -> String {
-    let digest: String = Sha256::digest(stem).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let first_64_bits =
+        Sha256::digest(stem).iter().take(8).fold(0_u64, |bits, byte| (bits << 8) | u64::from(*byte));
+    let digest = format!("{first_64_bits:016x}");
     let room = max_bytes.saturating_sub(digest.len() + separator.len_utf8() + suffix.len());
     let kept: String = project_name(stem).chars().take(room).collect();
     format!("{kept}{separator}{digest}{suffix}")

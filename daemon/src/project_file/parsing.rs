@@ -27,7 +27,7 @@ pub(super) fn parse(built_in: Project, file: &Path, bytes: &[u8]) -> Project {
     let mut parser = Parser { project: built_in, text: bytes, complaints: Vec::new() };
     match std::str::from_utf8(bytes) {
         Err(error) => {
-            parser.complain_at(error.valid_up_to(), "this is not UTF-8; nothing in the file is used")
+            parser.complain_at(error.valid_up_to(), "this is not UTF-8; nothing in the file is used");
         }
         Ok(text) => {
             let (document, errors) = DeTable::parse_recoverable(text);
@@ -100,13 +100,12 @@ impl Parser<'_> {
         if let Some(value) = database.get("mode")
             && let Some(word) = self.string("database.mode", value)
         {
-            match DatabaseMode::from_word(word) {
-                Some(mode) => self.project.database_mode = mode,
-                None => {
-                    let modes = DatabaseMode::ALL.map(DatabaseMode::as_str).join(", ");
-                    let reason = format!("{:?} is none of {modes}", excerpt(word));
-                    self.complain("database.mode", value.span(), reason);
-                }
+            if let Some(mode) = DatabaseMode::from_word(word) {
+                self.project.database_mode = mode;
+            } else {
+                let modes = DatabaseMode::ALL.map(DatabaseMode::as_str).join(", ");
+                let reason = format!("{:?} is none of {modes}", excerpt(word));
+                self.complain("database.mode", value.span(), reason);
             }
         }
         if let Some(value) = database.get("name")

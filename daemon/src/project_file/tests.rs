@@ -286,7 +286,8 @@ fn the_mode_says_whether_worktrees_share_a_database() {
 #[test]
 fn ports_volumes_and_warnings_are_bounded() {
     let lines = |name: &str, value: &dyn Fn(usize) -> String| -> String {
-        (0..100).map(|index| format!("{name}{index} = {}\n", value(index))).collect()
+        (0..100).map(|index| format!("{name}{index} = {}", value(index))).collect::<Vec<_>>().join("\n")
+            + "\n"
     };
     let ports = lines("P", &|index| (1000 + index).to_string());
     let volumes = lines("V", &|index| format!("\"volume-{index}\""));
@@ -407,7 +408,7 @@ proptest! {
         let file = Path::new("/w/wtd.toml");
         let project = parsing::parse(Project::named("app"), file, lines.join("\n").as_bytes());
         prop_assert!(project.base_ports.contains_key("DB_HOST_PORT"));
-        prop_assert_eq!(crate::domain::names::project_name(&project.name), project.name.clone());
+        prop_assert_eq!(crate::domain::names::project_name(&project.name), project.name);
         prop_assert!(crate::domain::names::is_database_stem(&project.database_stem));
         prop_assert!(project.warnings.iter().all(|warning| !warning.contains('\n')));
         let mut ports: Vec<_> = project.base_ports.values().collect();
