@@ -14,6 +14,7 @@ use crate::domain::allocation::Allocation;
 use crate::domain::identity::AllocationId;
 use crate::domain::observation::{Claim, Observation, ObservedRepository, Presence, Recorded};
 use crate::domain::reconcile::{Outcome, reconcile};
+use crate::git::files;
 use crate::git::{Fingerprint, Look, ObserveRequest, observe};
 use crate::project_file;
 use crate::registry::{Decision, Snapshot, WriteError, Writer, allocation_file};
@@ -366,7 +367,9 @@ impl Reconciler {
     /// Watches, then reads, and reads again whenever reading showed something more to watch. Blocks.
     fn observe(&self, common_dir: &Path, root_hint: Option<&Path>) -> Observation {
         let snapshot = self.0.writer.snapshot();
-        let repository = snapshot.ledger.at_common_dir(common_dir);
+        // A repository that was moved is known by its common dir's identity.
+        let moved_here = || snapshot.ledger.repository_of(files::identity(common_dir).ok()?);
+        let repository = snapshot.ledger.at_common_dir(common_dir).or_else(moved_here);
         let recorded: Vec<Recorded> = repository
             .map(|repository| snapshot.ledger.of_repository(repository.id))
             .into_iter()

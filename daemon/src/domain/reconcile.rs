@@ -152,18 +152,21 @@ impl Step<'_> {
         id
     }
 
-    /// The allocation that the worktree's file names, if the worktree has a right to it.
+    /// The allocation that the worktree's file names, if the worktree has a right to it: it is the git dir that the
+    /// registry has, or stands in its place, or was carried over from another file system where nothing is left of
+    /// it. On one file system a move keeps the inode, so what has another one is a copy, even if its original can't
+    /// be found (it may have been moved since).
     fn claimed(&self, worktree: &ObservedWorktree) -> Option<Arc<Allocation>> {
         let Claim::Allocation { id, .. } = worktree.claim else { return None };
         let allocation = self.draft.ledger.allocation(id)?;
         let same_git_dir = allocation.identity == worktree.identity || allocation.git_dir == worktree.git_dir;
-        let original_gone = || {
+        let carried_over = || {
             let origin = self.observation.origins.get(&id);
-            origin
-                .is_some_and(|origin| origin.git_dir == allocation.git_dir && origin.look == OriginLook::Gone)
+            allocation.identity.device != worktree.identity.device
+                && origin.is_some_and(|origin| origin.git_dir == allocation.git_dir && origin.look == OriginLook::Gone)
         };
         let entitled =
-            allocation.ending.is_none() && !self.answered.contains(&id) && (same_git_dir || original_gone());
+            allocation.ending.is_none() && !self.answered.contains(&id) && (same_git_dir || carried_over());
         entitled.then(|| Arc::clone(allocation))
     }
 
@@ -409,3 +412,6 @@ fn removal(allocation: &Allocation, absence: &Absence) -> Removal {
         GitAnswer::NotAsked => Removal::Unanswered,
     }
 }
+
+#[cfg(test)]
+mod tests;

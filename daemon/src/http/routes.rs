@@ -75,7 +75,7 @@ pub(super) struct ListQuery {
 
 /// Lists worktrees, oldest allocation first.
 #[utoipa::path(get, path = "/v1/worktrees", params(
-    ("state" = Option<String>, Query, description = "states to list, joined by commas; without it all but released"),
+    ("state" = Option<String>, Query, description = "states to list, joined by commas; without it every state, with the latest 1000 released allocations"),
 ), responses(
     (status = 200, description = "the worktrees", body = Vec<Worktree>),
     (status = "4XX", description = "not a state", body = Problem, content_type = "application/problem+json"),
@@ -87,7 +87,7 @@ pub(super) async fn list_worktrees(
 ) -> Result<Response, Answer> {
     let Query(query) = query.map_err(|rejection| Answer::bad_request(rejection.body_text()))?;
     let states = match &query.state {
-        None => HashSet::from([State::Active, State::Missing, State::Stale]),
+        None => HashSet::from([State::Active, State::Missing, State::Stale, State::Released]),
         Some(words) => words
             .split(',')
             .map(|word| {
