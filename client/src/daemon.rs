@@ -138,7 +138,7 @@ impl Daemon {
         let request = Request { last_event: last, ..Request::get(routes::EVENTS) };
         let mut answer = self.answer(&request, &mut || {})?;
         if answer.status == 200 {
-            answer.exchange.wait_for_ever();
+            answer.exchange.follow();
             Ok(answer.exchange)
         } else {
             let body = answer.exchange.body().map_err(|error| self.unanswered(&error))?;
@@ -244,7 +244,9 @@ fn unreachable(failures: &[(PathBuf, ConnectError)], may_start: bool) -> Unreach
         );
     };
     let remedy = match error {
-        ConnectError::Absent | ConnectError::Refused if !may_start => "start `wtd`, or let it be started",
+        ConnectError::Absent | ConnectError::Refused if !may_start => {
+            "start `wtd`; any command but status does so unless it is told not to"
+        }
         ConnectError::Absent | ConnectError::Refused => "start `wtd`",
         ConnectError::NotASocket(_) | ConnectError::DanglingSymlink => {
             "remove it, or name another with --socket"

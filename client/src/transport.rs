@@ -3,9 +3,10 @@
 //! Written for the fewest system calls before the request is on its way, since the client runs at every prompt.
 //! Nothing that comes back is trusted: sizes are bounded, and what is not HTTP is an error.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::sockopt::{self, Timeout};
@@ -82,6 +83,9 @@ pub(crate) enum ExchangeError {
     /// The answer is larger than any that the daemon gives.
     #[error("the answer is too large")]
     TooLarge,
+    /// Nobody reads what is printed of a stream any more.
+    #[error("nobody reads the output any more")]
+    Hangup,
     /// The connection failed.
     #[error("{0}")]
     Connection(Errno),
@@ -102,13 +106,21 @@ pub(crate) fn connect(path: &Path, deadline: Deadline) -> Result<OwnedFd, Connec
         Err(Errno::AGAIN) => wait_for_room(&socket, &address, deadline)?,
         Err(errno) => return Err(explain(path, errno)),
     }
-    // The peer's credentials are those at the time of its listen(2): the process that holds the name.
-    let server = sockopt::socket_peercred(&socket).map_err(ConnectError::Other)?.uid;
-    if server == rustix::process::geteuid() {
+    let server = server_uid(&socket).map_err(ConnectError::Other)?;
+    if server == rustix::process::geteuid().as_raw() {
         Ok(socket)
     } else {
-        Err(ConnectError::OtherUser(server.as_raw()))
+        Err(ConnectError::OtherUser(server))
     }
+}
+
+/// The user that the server runs as, at the time of its listen(2): of the process that holds the name (unix(7)).
+/// Asked through nix, since rustix has no value for the process id 0 that comes with it when the server is outside
+/// of the client's PID namespace, as it is in a sandbox.
+fn server_uid(socket: &OwnedFd) -> Result<u32, Errno> {
+    nix::sys::socket::getsockopt(socket, PeerCredentials)
+        .map(|credentials| credentials.uid())
+        .map_err(|errno| Errno::from_raw_os_error(errno as i32))
 }
 
 /// Connects when the listener's queue was full. A Unix socket can't be polled for room there; a connect that
@@ -223,6 +235,8 @@ pub(crate) struct Exchange {
     /// How many of them are dealt with.
     consumed: usize,
     framing: Framing,
+    /// Whether to stop when nobody reads standard output any more.
+    until_hangup: bool,
 }
 
 impl Exchange {
@@ -250,7 +264,14 @@ impl Exchange {
                 Err(errno) => return Err(ExchangeError::Connection(errno)),
             }
         }
-        Ok(Self { socket, deadline, buffer: Vec::new(), consumed: 0, framing: Framing::Done })
+        Ok(Self {
+            socket,
+            deadline,
+            buffer: Vec::new(),
+            consumed: 0,
+            framing: Framing::Done,
+            until_hangup: false,
+        })
     }
 
     /// Reads the answer's head; gives its status.
@@ -289,24 +310,11 @@ impl Exchange {
         Ok(body)
     }
 
-    /// From here on, waits without an end: for a stream of events.
-    pub(crate) fn wait_for_ever(&mut self) {
+    /// From here on, waits without an end, for a stream of events; but not longer than someone reads what is
+    /// printed of them.
+    pub(crate) fn follow(&mut self) {
         self.deadline = Deadline::never();
-    }
-
-    /// Waits until there is more to read; false when nobody reads `output` any more.
-    pub(crate) fn wait_or_hangup(&self, output: BorrowedFd<'_>) -> Result<bool, ExchangeError> {
-        if self.consumed < self.buffer.len() {
-            return Ok(true);
-        }
-        // With no events asked for, poll(2) reports errors only: on a pipe, that its reader is gone.
-        let mut descriptors = [
-            PollFd::from_borrowed_fd(self.socket.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(output, PollFlags::empty()),
-        ];
-        self.deadline.wait(&mut descriptors).map_err(ExchangeError::Connection)?;
-        let [_, output] = &descriptors;
-        Ok(!output.revents().intersects(PollFlags::ERR))
+        self.until_hangup = true;
     }
 
     /// Appends the next piece of the body to `body`; false at its end.
@@ -397,16 +405,30 @@ impl Exchange {
     /// Reads into the buffer from `start` on; gives the number of bytes, zero at the end of the connection.
     fn receive(&mut self, start: usize) -> Result<usize, ExchangeError> {
         loop {
-            match self.deadline.wait_readable(self.socket.as_fd()).map_err(ExchangeError::Connection)? {
-                Waited::Ready => {}
-                Waited::TimedOut => return Err(ExchangeError::TimedOut),
-            }
+            self.wait_readable()?;
             let free = self.buffer.get_mut(start..).unwrap_or_default();
             match recv(&self.socket, free, RecvFlags::empty()) {
                 Ok((length, _)) => return Ok(length),
                 Err(Errno::CONNRESET) => return Ok(0),
                 Err(Errno::INTR | Errno::AGAIN) => {}
                 Err(errno) => return Err(ExchangeError::Connection(errno)),
+            }
+        }
+    }
+
+    /// Waits until there is something to read.
+    fn wait_readable(&self) -> Result<(), ExchangeError> {
+        let output = std::io::stdout();
+        // With no events asked for, poll(2) reports errors only: on a pipe, that its reader is gone.
+        let mut descriptors =
+            [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(&output, PollFlags::empty())];
+        let [socket, _] = &mut descriptors;
+        let watched = if self.until_hangup { &mut descriptors[..] } else { std::slice::from_mut(socket) };
+        match self.deadline.wait(watched).map_err(ExchangeError::Connection)? {
+            Waited::TimedOut => Err(ExchangeError::TimedOut),
+            Waited::Ready => {
+                let [_, output] = &descriptors;
+                if output.revents().contains(PollFlags::ERR) { Err(ExchangeError::Hangup) } else { Ok(()) }
             }
         }
     }

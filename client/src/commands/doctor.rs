@@ -25,12 +25,13 @@ pub(crate) fn run(daemon: &Daemon, args: &JsonArgs) -> Result<bool, Error> {
 
 /// The checks: the client's, and those of the daemon that the client has not made itself.
 fn checks(daemon: &Daemon) -> Vec<Check> {
-    let mut checks = match daemon.health() {
-        Ok(health) => vec![reachable(&health), version(&health.version)],
-        Err(error) => vec![failed("daemon", &error)],
+    let health = daemon.health();
+    let mut checks = match &health {
+        Ok(health) => vec![reachable(health), version(&health.version)],
+        Err(error) => vec![failed("daemon", error)],
     };
     checks.extend([units(), git(), hook()]);
-    if checks.iter().any(|check| check.check == "daemon" && check.status == CheckStatus::Ok) {
+    if health.is_ok() {
         match daemon.get::<Vec<Check>>(routes::CHECKS) {
             Ok(theirs) => {
                 for check in theirs {
@@ -104,7 +105,12 @@ fn units() -> Check {
 }
 
 fn git() -> Check {
-    let git = Command::new("git").arg("--version").stdin(Stdio::null()).stderr(Stdio::null()).output();
+    let git = Command::new("git")
+        .arg("--version")
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output();
     match git {
         Ok(output) if output.status.success() => {
             check("git", CheckStatus::Ok, String::from_utf8_lossy(&output.stdout).trim(), "")

@@ -1,7 +1,5 @@
 //! `events`: follows the changes of allocations, one line each, until interrupted.
 
-use std::os::fd::AsFd as _;
-
 use wtd_protocol::Change;
 
 use crate::cli::JsonArgs;
@@ -34,18 +32,13 @@ pub(crate) fn run(daemon: &Daemon, args: &JsonArgs) -> Result<(), Error> {
 fn follow(daemon: &Daemon, json: bool, last: &mut Option<i64>) -> Result<Ended, Error> {
     let mut stream = daemon.events(*last)?;
     let mut parser = Parser::default();
-    let output = std::io::stdout();
     let mut piece = Vec::new();
     loop {
-        match stream.wait_or_hangup(output.as_fd()) {
-            Ok(true) => {}
-            Ok(false) => return Ok(Ended::Reader),
-            Err(_) => return Ok(Ended::Stream),
-        }
         piece.clear();
         match stream.more(&mut piece) {
             Ok(true) => {}
             Ok(false) | Err(ExchangeError::Truncated) => return Ok(Ended::Stream),
+            Err(ExchangeError::Hangup) => return Ok(Ended::Reader),
             Err(error) => return Err(Error::failed(format!("the stream of events: {error}"), "try again")),
         }
         for data in parser.take(&piece).map_err(|error| Error::failed(error.to_string(), "try again"))? {
