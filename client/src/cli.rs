@@ -90,7 +90,9 @@ impl Command {
     }
 }
 
-/// Arguments of `env`.
+// The structs below have no doc comments: clap would show those instead of the verb's.
+
+// Arguments of `env`.
 #[derive(Debug, Args)]
 pub(crate) struct EnvArgs {
     /// Only these variables
@@ -121,7 +123,7 @@ pub(crate) enum Format {
     Json,
 }
 
-/// Arguments of `get`.
+// Arguments of `get`.
 #[derive(Debug, Args)]
 pub(crate) struct GetArgs {
     /// The variable
@@ -132,7 +134,7 @@ pub(crate) struct GetArgs {
     pub(crate) path: Option<PathBuf>,
 }
 
-/// Arguments of `exec`.
+// Arguments of `exec`.
 #[derive(Debug, Args)]
 pub(crate) struct ExecArgs {
     /// A path in the worktree [default: the working directory]
@@ -143,7 +145,7 @@ pub(crate) struct ExecArgs {
     pub(crate) command: Vec<OsString>,
 }
 
-/// Arguments of `list`.
+// Arguments of `list`.
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
     /// JSON instead of a table
@@ -154,7 +156,7 @@ pub(crate) struct ListArgs {
     pub(crate) all: bool,
 }
 
-/// Arguments of `add`.
+// Arguments of `add`.
 #[derive(Debug, Args)]
 pub(crate) struct AddArgs {
     /// A path in the repository
@@ -162,7 +164,7 @@ pub(crate) struct AddArgs {
     pub(crate) path: PathBuf,
 }
 
-/// Arguments of `forget`.
+// Arguments of `forget`.
 #[derive(Debug, Args)]
 pub(crate) struct ForgetArgs {
     /// A path in the repository, or the path of a missing worktree
@@ -173,7 +175,7 @@ pub(crate) struct ForgetArgs {
     pub(crate) yes: bool,
 }
 
-/// Arguments of `reassign`.
+// Arguments of `reassign`.
 #[derive(Debug, Args)]
 pub(crate) struct ReassignArgs {
     /// A path in the worktree [default: the working directory]
@@ -184,7 +186,7 @@ pub(crate) struct ReassignArgs {
     pub(crate) force: bool,
 }
 
-/// Arguments of `check`.
+// Arguments of `check`.
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
     /// A path in the worktree [default: the working directory]
@@ -192,7 +194,7 @@ pub(crate) struct CheckArgs {
     pub(crate) path: Option<PathBuf>,
 }
 
-/// Arguments of verbs that only know `--json`.
+// Arguments of verbs that only know `--json`.
 #[derive(Debug, Args)]
 pub(crate) struct JsonArgs {
     /// JSON instead of text
@@ -200,7 +202,7 @@ pub(crate) struct JsonArgs {
     pub(crate) json: bool,
 }
 
-/// Arguments of `completions`.
+// Arguments of `completions`.
 #[derive(Debug, Args)]
 pub(crate) struct CompletionsArgs {
     /// The shell
@@ -208,7 +210,7 @@ pub(crate) struct CompletionsArgs {
     pub(crate) shell: clap_complete::Shell,
 }
 
-/// Arguments of `man`.
+// Arguments of `man`.
 #[derive(Debug, Args)]
 pub(crate) struct ManArgs {
     /// The page of this command, such as `env` [default: the page of wtd-client]
@@ -248,6 +250,16 @@ mod tests {
         let mut command = Cli::command();
         command.build();
         command.debug_assert();
+    }
+
+    #[test]
+    fn each_command_is_described_as_in_the_list() {
+        let mut command = Cli::command();
+        let listed: Vec<_> = command.get_subcommands().map(|verb| verb.get_about().cloned()).collect();
+        command.build();
+        let described: Vec<_> = command.get_subcommands().map(|verb| verb.get_about().cloned()).collect();
+        assert!(listed.iter().all(Option::is_some));
+        assert_eq!(described.get(..listed.len()), Some(listed.as_slice()));
     }
 
     #[test]

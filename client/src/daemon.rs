@@ -12,10 +12,11 @@ use wtd_protocol::requests::{ForgetRequest, Forgotten, PathRequest, ReassignRequ
 use wtd_protocol::{Allocation, Health, Problem, ProblemType, Repository, routes, socket};
 
 use crate::cli::DaemonArgs;
+use crate::connection::{self, ConnectError};
 use crate::deadline::Deadline;
 use crate::error::{Error, Unreachable};
 use crate::start;
-use crate::transport::{self, ConnectError, Exchange, ExchangeError, Request};
+use crate::transport::{Exchange, ExchangeError, Request};
 
 /// How long asking takes at most, unless `--timeout` says otherwise.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
@@ -224,7 +225,7 @@ impl Places {
     pub(crate) fn connect(&self, deadline: Deadline) -> Result<OwnedFd, Vec<(PathBuf, ConnectError)>> {
         let mut failures = Vec::new();
         for path in &self.sockets {
-            match transport::connect(path, deadline) {
+            match connection::connect(path, deadline) {
                 Ok(socket) => return Ok(socket),
                 Err(error) => failures.push((path.clone(), error)),
             }

@@ -7,13 +7,14 @@
 //! | [`cli`] | the command line |
 //! | [`commands`] | the verbs, one file each |
 //! | [`environment`] | a worktree's variables, wherever they come from |
-//! | [`daemon`], [`transport`], [`events`], [`deadline`] | asking the daemon |
+//! | [`daemon`], [`connection`], [`transport`], [`events`], [`deadline`] | asking the daemon |
 //! | [`start`], [`fallback`] | when no daemon answers |
 //! | [`shell`], [`dotenv`] | variables in the words of those who read them |
 //! | [`output`], [`table`], [`error`] | what people see |
 
 mod cli;
 mod commands;
+mod connection;
 mod daemon;
 mod deadline;
 mod dotenv;

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use crate::connection;
 use crate::daemon::{Places, variable};
 use crate::deadline::{Deadline, Waited};
 use crate::error::Unreachable;
-use crate::transport;
 
 /// The unit that listens on the socket in the user's runtime directory.
 const UNIT: &str = "wtd.socket";
@@ -168,7 +168,7 @@ impl UserManager {
             .unwrap_or_else(|| Path::new("/run/user").join(uid.to_string()));
         let private = runtime_dir.join("systemd/private");
         let soon = Deadline::after(Duration::from_millis(200));
-        transport::connect(&private, soon).is_ok().then_some(Self { runtime_dir })
+        connection::connect(&private, soon).is_ok().then_some(Self { runtime_dir })
     }
 
     /// Whether the unit serves the socket that is looked for, and is installed.
