@@ -219,11 +219,15 @@ impl Environment {
         if name == "default" {
             return None;
         }
-        let digest: String =
-            Sha256::digest(name.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = sha256(&name);
         let meta: ContextMeta = read_json(&config.join("contexts/meta").join(digest).join("meta.json"))?;
         meta.endpoints.docker.host
     }
+}
+
+/// The SHA-256 of a text, in hexadecimal.
+fn sha256(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
 #[derive(Deserialize)]
@@ -275,7 +279,7 @@ mod tests {
         let config = tempfile::tempdir().unwrap();
         std::fs::write(config.path().join("config.json"), r#"{"currentContext": "remote", "auths": {}}"#)
             .unwrap();
-        let digest: String = Sha256::digest(b"remote").iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = sha256("remote");
         let meta = config.path().join("contexts/meta").join(digest);
         std::fs::create_dir_all(&meta).unwrap();
         std::fs::write(

@@ -69,6 +69,9 @@ pub trait RootsListener: Send + Sync + std::fmt::Debug {
     fn changed(&self, root: &Path) -> bool;
 }
 
+/// Somebody who waits for a look.
+type Waiter = oneshot::Sender<Result<(), WriteError>>;
+
 /// Repositories that are dirty or being looked at.
 #[derive(Debug, Default)]
 struct Queue {
@@ -80,7 +83,7 @@ struct Queue {
 struct Entry {
     due: Option<Instant>,
     running: bool,
-    waiters: Vec<oneshot::Sender<Result<(), WriteError>>>,
+    waiters: Vec<Waiter>,
     root_hint: Option<PathBuf>,
     attempt: usize,
 }
@@ -105,10 +108,7 @@ impl Queue {
     }
 
     /// Takes the next repository that is due.
-    fn take(
-        &mut self,
-        now: Instant,
-    ) -> Option<(PathBuf, Option<PathBuf>, Vec<oneshot::Sender<Result<(), WriteError>>>)> {
+    fn take(&mut self, now: Instant) -> Option<(PathBuf, Option<PathBuf>, Vec<Waiter>)> {
         if self.due.first().is_none_or(|(at, _)| *at > now) {
             return None;
         }

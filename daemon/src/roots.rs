@@ -26,14 +26,14 @@ const UNFINISHED_LOOKS: usize = 240;
 /// The configured roots.
 #[derive(Debug)]
 pub struct Roots {
-    roots: Vec<PathBuf>,
+    configured: Vec<PathBuf>,
     changed: Mutex<HashSet<PathBuf>>,
     wake: Notify,
 }
 
 impl RootsListener for Roots {
     fn changed(&self, root: &Path) -> bool {
-        let is_root = self.roots.iter().any(|known| known == root);
+        let is_root = self.configured.iter().any(|known| known == root);
         if is_root {
             self.changed.lock().unwrap_or_else(PoisonError::into_inner).insert(root.to_owned());
             self.wake.notify_one();
@@ -55,10 +55,10 @@ struct Found {
 impl Roots {
     /// The roots of the configuration, all to be searched.
     pub fn new(roots: &[PathBuf]) -> Self {
-        let roots: Vec<PathBuf> =
+        let configured: Vec<PathBuf> =
             roots.iter().map(|root| root.canonicalize().unwrap_or_else(|_| root.clone())).collect();
-        let changed = Mutex::new(roots.iter().cloned().collect());
-        Self { roots, changed, wake: Notify::new() }
+        let changed = Mutex::new(configured.iter().cloned().collect());
+        Self { configured, changed, wake: Notify::new() }
     }
 
     /// Searches roots as they change, until the future is dropped.

@@ -63,11 +63,11 @@ pub struct Socket {
     /// Device and inode of the socket's file, to unlink no other one.
     file: Option<(u64, u64)>,
     /// Held as long as we serve.
-    _lock: Option<File>,
+    lock: Option<File>,
 }
 
 impl Socket {
-    /// Takes the socket that systemd passed, if it passed one (sd_listen_fds(3)).
+    /// Takes the socket that systemd passed, if it passed one (`sd_listen_fds(3)`).
     pub fn inherited(passed: &mut ListenFd) -> Result<Option<Self>, SocketError> {
         if passed.len() == 0 {
             return Ok(None);
@@ -80,7 +80,7 @@ impl Socket {
         listener.set_nonblocking(true).map_err(|error| refused(error.to_string()))?;
         let address = listener.local_addr().map_err(|error| refused(error.to_string()))?;
         let path = address.as_pathname().map(Path::to_owned).unwrap_or_default();
-        Ok(Some(Self { listener, path, inherited: true, file: None, _lock: None }))
+        Ok(Some(Self { listener, path, inherited: true, file: None, lock: None }))
     }
 
     /// Makes a socket at `wanted`, or where clients look first. The umask has to be 077 already.
@@ -116,7 +116,7 @@ impl Socket {
         std::fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(failed(&path))?;
         listener.set_nonblocking(true).map_err(failed(&path))?;
         let file = path.symlink_metadata().map(|there| (there.dev(), there.ino())).map_err(failed(&path))?;
-        Ok(Self { listener, path, inherited: false, file: Some(file), _lock: Some(lock) })
+        Ok(Self { listener, path, inherited: false, file: Some(file), lock: Some(lock) })
     }
 }
 
@@ -125,13 +125,15 @@ impl Socket {
 pub struct Unlink {
     path: PathBuf,
     file: Option<(u64, u64)>,
-    _lock: Option<File>,
+    /// Let go of after the file is removed.
+    #[expect(dead_code, reason = "held, not used")]
+    lock: Option<File>,
 }
 
 impl Socket {
     /// Parts the listener from what has to outlive it.
     pub fn into_parts(self) -> (UnixListener, Unlink) {
-        (self.listener, Unlink { path: self.path, file: self.file, _lock: self._lock })
+        (self.listener, Unlink { path: self.path, file: self.file, lock: self.lock })
     }
 }
 

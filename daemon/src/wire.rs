@@ -1,5 +1,6 @@
 //! From the registry's own terms to those on the wire.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -45,7 +46,7 @@ pub fn allocation(
         created: time(allocation.created),
         passed_over: allocation.passed_over.iter().map(passed_over).collect(),
         warnings: allocation.warnings.clone(),
-        variables: if with_variables { variables(allocation) } else { Default::default() },
+        variables: if with_variables { variables(allocation) } else { BTreeMap::new() },
     }
 }
 

@@ -254,27 +254,19 @@ mod tests {
         reserved: &BTreeSet<u16>,
         listening: &BTreeSet<u16>,
     ) -> Option<u16> {
-        let mut order: Vec<u32> = Vec::new();
-        for multiple in [u32::from(step), 1_000, 100, 10] {
-            for offset in (0..=65_535).filter(|offset| offset % multiple == 0) {
-                if !order.contains(&offset) {
-                    order.push(offset);
-                }
-            }
-            let passes = |offset: &&u32| {
-                base_ports.iter().all(|base| {
-                    let port = u32::from(*base) + **offset;
-                    (1024..=65_535).contains(&port)
-                        && !taken.ports.contains(&(port as u16))
-                        && !reserved.contains(&(port as u16))
-                        && !listening.contains(&(port as u16))
-                }) && !taken.offsets.contains(&Offset(**offset as u16))
-            };
-            if let Some(offset) = order.iter().find(passes) {
-                return Some(*offset as u16);
-            }
-        }
-        None
+        let passes = |offset: u16| {
+            !taken.offsets.contains(&Offset(offset))
+                && base_ports.iter().all(|base| {
+                    base.checked_add(offset).is_some_and(|port| {
+                        port >= 1024
+                            && !taken.ports.contains(&port)
+                            && !reserved.contains(&port)
+                            && !listening.contains(&port)
+                    })
+                })
+        };
+        let of_step = |step: u16| (0..=u16::MAX).filter(move |offset| offset % step == 0);
+        [step, 1_000, 100, 10].into_iter().flat_map(of_step).find(|offset| passes(*offset))
     }
 
     proptest! {

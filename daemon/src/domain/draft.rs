@@ -1,6 +1,6 @@
 //! A step in the making: the ledger as it will be, and the records that take the database there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
 use std::path::Path;
 use std::sync::Arc;
@@ -130,7 +130,7 @@ impl Draft {
             project: project.name.clone(),
             volume: names.volume,
             volumes: names.volumes,
-            former_volumes: Default::default(),
+            former_volumes: BTreeSet::new(),
             database: names.database,
             compose_project: names.compose_project,
             state: State::Active,

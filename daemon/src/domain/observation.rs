@@ -28,6 +28,10 @@ pub struct Observation {
 
 /// A repository, as found.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for each look, and it is nearly always the large one"
+)]
 pub enum ObservedRepository {
     /// The common dir is there.
     Present {

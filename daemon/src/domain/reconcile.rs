@@ -163,7 +163,9 @@ impl Step<'_> {
         let carried_over = || {
             let origin = self.observation.origins.get(&id);
             allocation.identity.device != worktree.identity.device
-                && origin.is_some_and(|origin| origin.git_dir == allocation.git_dir && origin.look == OriginLook::Gone)
+                && origin.is_some_and(|origin| {
+                    origin.git_dir == allocation.git_dir && origin.look == OriginLook::Gone
+                })
         };
         let entitled =
             allocation.ending.is_none() && !self.answered.contains(&id) && (same_git_dir || carried_over());

@@ -143,15 +143,14 @@ impl Marks {
     /// A worktree's root directory. Where nothing is there, the device above it tells whether its disk is.
     pub(super) fn root(&mut self, root: &Path) {
         let dot_git = root.join(".git");
-        let absent = match fs::symlink_metadata(&dot_git) {
+        let found = fs::symlink_metadata(&dot_git);
+        self.path(&dot_git);
+        match &found {
             // A commit changes the time of a `.git` directory.
-            Ok(metadata) if metadata.is_dir() => {
-                self.identity(&dot_git);
-                false
-            }
-            _ => self.mark(&dot_git).is_err(),
-        };
-        if absent {
+            Ok(metadata) if metadata.is_dir() => self.incarnation(metadata),
+            found => self.found(&dot_git, found),
+        }
+        if found.is_err() {
             self.number(files::device_above(root).unwrap_or(u64::MAX));
         }
         self.mark(&root.join(PROJECT_FILE)).ok();
@@ -179,7 +178,12 @@ impl Marks {
     fn mark(&mut self, path: &Path) -> io::Result<Metadata> {
         self.path(path);
         let found = fs::symlink_metadata(path);
-        match &found {
+        self.found(path, &found);
+        found
+    }
+
+    fn found(&mut self, path: &Path, found: &io::Result<Metadata>) {
+        match found {
             Ok(metadata) => {
                 self.metadata(metadata);
                 if metadata.is_symlink() {
@@ -191,7 +195,6 @@ impl Marks {
             }
             Err(error) => self.error(error),
         }
-        found
     }
 
     fn metadata(&mut self, metadata: &Metadata) {

@@ -186,7 +186,10 @@ async fn connect(path: &Path, options: &SqliteConnectOptions) -> Result<SqliteCo
 
 /// SQLite's own word for damage (result codes 11 and 26) is told as such.
 fn damage(path: &Path, error: sqlx::Error) -> StoreError {
-    let code = error.as_database_error().and_then(|error| error.code()).map(std::borrow::Cow::into_owned);
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code)
+        .map(std::borrow::Cow::into_owned);
     match code.as_deref() {
         Some("11" | "26") => StoreError::Corrupt { path: path.to_owned(), why: error.to_string() },
         _ => StoreError::Sql(error),

@@ -109,7 +109,8 @@ impl World {
         for (id, git_dir, worktree) in repo.worktrees() {
             let main_gone_elsewhere = self.someone_else_at(&worktree.path, worktree.inode);
             let presence = if worktree.standing && !main_gone_elsewhere {
-                let dot_git = DotGitStamp { identity: identity(worktree.inode), modified_ns: None, local: true };
+                let dot_git =
+                    DotGitStamp { identity: identity(worktree.inode), modified_ns: None, local: true };
                 Presence::Present { device: DISK, dot_git, finished: true }
             } else if main_gone_elsewhere {
                 Presence::Foreign
@@ -226,7 +227,10 @@ impl World {
         let owners: HashSet<_> = self.given.values().collect();
         assert_eq!(owners.len(), self.given.len(), "two incarnations share an allocation");
         for allocation in self.ledger.allocations().filter(|allocation| allocation.state == State::Stale) {
-            assert!(self.removed.contains(&allocation.identity.inode), "stale, but nobody removed it: {allocation:?}");
+            assert!(
+                self.removed.contains(&allocation.identity.inode),
+                "stale, but nobody removed it: {allocation:?}"
+            );
         }
         // As the daemon does after the commit.
         let files: HashMap<FileIdentity, (AllocationId, u16)> = seen
@@ -247,7 +251,8 @@ impl World {
         match operation.kind {
             Kind::Add => {
                 let path = PathBuf::from(format!("/w/{name}-of-{index}"));
-                let is_free = self.repos.iter().flat_map(Repo::worktrees).all(|(_, _, other)| other.path != path);
+                let is_free =
+                    self.repos.iter().flat_map(Repo::worktrees).all(|(_, _, other)| other.path != path);
                 if is_free && !self.repos[index].linked.contains_key(&name) {
                     let worktree = self.new_worktree(path);
                     self.repos[index].linked.insert(name, worktree);
@@ -260,7 +265,9 @@ impl World {
             }
             Kind::Move => {
                 let clock = self.clock;
-                if let Some(worktree) = self.repos[index].linked.get_mut(&name).filter(|worktree| worktree.standing) {
+                if let Some(worktree) =
+                    self.repos[index].linked.get_mut(&name).filter(|worktree| worktree.standing)
+                {
                     worktree.path = PathBuf::from(format!("/w/moved-{clock}-{name}-{index}"));
                 }
             }
@@ -340,7 +347,8 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
         1 => Just(Kind::Unmount),
         8 => Just(Kind::Look),
     ];
-    let operation = (kind, 0..8_usize, 0..8_usize).prop_map(|(kind, repo, name)| Operation { kind, repo, name });
+    let operation =
+        (kind, 0..8_usize, 0..8_usize).prop_map(|(kind, repo, name)| Operation { kind, repo, name });
     prop::collection::vec(operation, 1..120)
 }
 
@@ -421,7 +429,8 @@ fn nothing_is_removed_unless_every_part_of_the_proof_is_there() {
         (DirectoryLook::Unknown("EACCES".into()), GitAnswer::NotListed, State::Missing),
     ];
     for (directory, git, expected) in cases {
-        let mut world = World { ledger: world.ledger.clone(), repos: world.repos.clone(), ..World::default() };
+        let mut world =
+            World { ledger: world.ledger.clone(), repos: world.repos.clone(), ..World::default() };
         world.repos[0].linked.clear();
         let mut observation = world.observe(&world.repos[0].clone());
         let story = format!("{directory:?} {git:?}");
@@ -436,7 +445,9 @@ fn an_incomplete_listing_removes_nothing() {
     let (mut world, id) = world();
     world.repos[0].linked.clear();
     let mut observation = world.observe(&world.repos[0].clone());
-    let ObservedRepository::Present { unlisted, .. } = &mut observation.repository else { panic!("it is there") };
+    let ObservedRepository::Present { unlisted, .. } = &mut observation.repository else {
+        panic!("it is there")
+    };
     *unlisted = Some("input/output error".into());
     let outcome = reconcile(&world.ledger.clone(), &observation, &mut world).unwrap();
     assert_eq!(outcome.ledger.allocation(id).unwrap().state, State::Missing);
@@ -460,7 +471,9 @@ fn a_configured_port_comes_and_goes_and_the_offset_stays() {
     let (mut world, id) = world();
     let before = world.ledger.allocation(id).unwrap().clone();
     let mut observation = world.observe(&world.repos[0].clone());
-    let ObservedRepository::Present { linked, .. } = &mut observation.repository else { panic!("it is there") };
+    let ObservedRepository::Present { linked, .. } = &mut observation.repository else {
+        panic!("it is there")
+    };
     let ui_port = wtd_protocol::variable::Variable::new("UI_PORT").unwrap();
     linked[0].project.base_ports.insert(ui_port.clone(), std::num::NonZeroU16::new(3000).unwrap());
     let outcome = reconcile(&world.ledger.clone(), &observation, &mut world).unwrap();
@@ -470,7 +483,9 @@ fn a_configured_port_comes_and_goes_and_the_offset_stays() {
 
     // A port beyond 65535 at this offset is left out and told of; the others stand.
     let too_high = std::num::NonZeroU16::new(65_535).unwrap();
-    let ObservedRepository::Present { linked, .. } = &mut observation.repository else { panic!("it is there") };
+    let ObservedRepository::Present { linked, .. } = &mut observation.repository else {
+        panic!("it is there")
+    };
     linked[0].project.base_ports.insert(ui_port.clone(), too_high);
     let outcome = reconcile(&outcome.ledger, &observation, &mut world).unwrap();
     let after = outcome.ledger.allocation(id).unwrap();
@@ -493,7 +508,10 @@ fn a_lost_registry_gives_every_worktree_the_offset_that_its_file_names() {
     world.look(0);
     let after = offsets(&world);
     assert_eq!(after.len(), 2);
-    assert!(after.iter().all(|(path, offset)| before[path] == *offset), "a worktree opens onto another's data");
+    assert!(
+        after.iter().all(|(path, offset)| before[path] == *offset),
+        "a worktree opens onto another's data"
+    );
 }
 
 #[test]
