@@ -1,0 +1,198 @@
+//! A daemon that runs in a sandbox.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use super::{Answer, DEADLINE, Events, Repo, Rows, Sandbox, http};
+
+/// How long one read of the readiness socket waits before the child is looked at: it may have died.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// A running `wtd`. Killed when it goes; its log is printed when the test fails.
+pub(crate) struct Daemon<'s> {
+    sandbox: &'s Sandbox,
+    child: Child,
+    log: PathBuf,
+}
+
+impl<'s> Daemon<'s> {
+    /// Starts `wtd`, and waits until it says that it is ready (sd_notify(3)).
+    pub(super) fn start(sandbox: &'s Sandbox) -> Self {
+        Self::start_command(sandbox, sandbox.command(Sandbox::program("wtd")))
+    }
+
+    /// Starts a daemon by a command of one's own, and waits until it says that it is ready.
+    #[track_caller]
+    pub(crate) fn start_command(sandbox: &'s Sandbox, command: Command) -> Self {
+        Self::try_start(sandbox, command)
+            .unwrap_or_else(|(status, log)| panic!("wtd ended ({status}): {log}"))
+    }
+
+    /// As [`Daemon::start_command`]; gives the exit status and the log of one that ends instead.
+    pub(crate) fn try_start(
+        sandbox: &'s Sandbox,
+        mut command: Command,
+    ) -> Result<Self, (ExitStatus, String)> {
+        let number = sandbox.number();
+        let notify = sandbox.path(format!("notify-{number}"));
+        let log = sandbox.path(format!("wtd-{number}.log"));
+        let ready = UnixDatagram::bind(&notify).unwrap();
+        ready.set_read_timeout(Some(LOOK)).unwrap();
+        let child = command
+            .env("NOTIFY_SOCKET", &notify)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).unwrap())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let mut daemon = Self { sandbox, child, log };
+        let end = Instant::now() + DEADLINE;
+        let mut message = [0; 256];
+        loop {
+            match ready.recv(&mut message) {
+                Ok(length)
+                    if message[..length].split(|byte| *byte == b'\n').any(|line| line == b"READY=1") =>
+                {
+                    return Ok(daemon);
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if let Some(status) = daemon.child.try_wait().unwrap() {
+                        return Err((status, daemon.log()));
+                    }
+                }
+                Err(error) => panic!("{error}"),
+            }
+            assert!(Instant::now() < end, "wtd was not ready within {DEADLINE:?}: {}", daemon.log());
+        }
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// SIGKILL: nothing is put in order.
+    pub(crate) fn kill9(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, after which it has to end well.
+    #[track_caller]
+    pub(crate) fn terminate(mut self) {
+        self.signal(Signal::TERM);
+        let status = self.child.wait().unwrap();
+        assert!(status.success(), "{status}: {}", self.log());
+    }
+
+    /// Stops it where it is; the kernel goes on queueing its events.
+    pub(crate) fn sigstop(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub(crate) fn sigcont(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// One request over the socket.
+    #[track_caller]
+    pub(crate) fn http(&self, method: &str, target: &str, body: Option<&Value>) -> Answer {
+        http::exchange(&self.sandbox.socket(), method, target, body)
+            .unwrap_or_else(|error| panic!("{method} {target}: {error}\n{}", self.log()))
+    }
+
+    #[track_caller]
+    pub(crate) fn get(&self, target: &str) -> Answer {
+        self.http("GET", target, None)
+    }
+
+    /// The allocation of the worktree that holds `path`, made if needed.
+    #[track_caller]
+    pub(crate) fn put(&self, path: &Path) -> Value {
+        self.http("PUT", "/v1/worktrees", Some(&json!({ "path": path }))).ok()
+    }
+
+    /// Bytes over the socket, and what comes back until the daemon closes the connection.
+    pub(crate) fn raw(&self, bytes: &[u8]) -> io::Result<Vec<u8>> {
+        http::raw(&self.sandbox.socket(), bytes)
+    }
+
+    /// One request as it stands here; its answer.
+    #[track_caller]
+    pub(crate) fn send(&self, request: &str) -> Answer {
+        let answer = self.raw(request.as_bytes()).unwrap();
+        http::parse(&answer).unwrap_or_else(|| panic!("{request:?}: {:?}", String::from_utf8_lossy(&answer)))
+    }
+
+    pub(crate) fn events(&self, last: Option<i64>) -> Events {
+        Events::follow(&self.sandbox.socket(), last)
+    }
+
+    /// Waits until `is_so` of the list, stale and released ones included, looking only when the daemon tells of a
+    /// change: so nothing but what it noticed by itself can make it so.
+    #[track_caller]
+    pub(crate) fn await_list(&self, what: &str, is_so: impl Fn(&Rows) -> bool) -> Rows {
+        let mut events = self.events(None);
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let rows = self.sandbox.list_all();
+            if is_so(&rows) {
+                return rows;
+            }
+            if events.next_until(end).is_none() {
+                let rows = self.sandbox.list_all();
+                assert!(
+                    is_so(&rows),
+                    "waited {DEADLINE:?} for: {what}\nlast seen: {rows:#?}\n{}",
+                    self.log()
+                );
+                return rows;
+            }
+        }
+    }
+
+    /// Waits until the allocation of the worktree at `path` is in `state`; gives the list.
+    #[track_caller]
+    pub(crate) fn await_state(&self, path: &Path, state: &str) -> Rows {
+        let what = format!("{} is {state}", path.display());
+        let is_last =
+            |rows: &Rows| rows.iter().filter(|row| row.exact_path() == path).any(|row| row.is(state));
+        self.await_list(&what, is_last)
+    }
+
+    /// Waits until the registry has the worktrees of a repository that git lists, and no others; gives the list.
+    #[track_caller]
+    pub(crate) fn await_agreement(&self, repo: &Repo<'_>) -> Rows {
+        let (paths, common_dir) = (repo.paths(), repo.common_dir());
+        let what = format!("the registry has what git lists: {paths:#?}");
+        let rows = self.await_list(&what, |rows| rows.active(Some(&common_dir)) == paths);
+        rows.assert_disjoint();
+        rows
+    }
+}
+
+impl Drop for Daemon<'_> {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+        if std::thread::panicking() {
+            eprintln!("--- {}\n{}---", self.log.display(), self.log());
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! What tests stand on: a sandbox with a home of its own, the real programs in it, and git.
+
+mod binaries;
+mod daemon;
+mod events;
+mod http;
+mod ports;
+mod ran;
+mod repo;
+pub(crate) mod require;
+mod rows;
+mod sandbox;
+mod wait;
+
+pub(crate) use daemon::Daemon;
+pub(crate) use events::Events;
+pub(crate) use http::Answer;
+pub(crate) use ports::{Holder, free_base, free_port};
+pub(crate) use ran::Ran;
+pub(crate) use repo::{Listed, Repo};
+pub(crate) use rows::{Row, Rows};
+pub(crate) use sandbox::Sandbox;
+pub(crate) use wait::{DEADLINE, until};

@@ -1,0 +1,32 @@
+//! Waiting for what no event announces.
+
+use std::fmt::Debug;
+use std::time::{Duration, Instant};
+
+/// How long anything is waited for before the test fails.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Looks again and again, after pauses of 2 to 50 ms, until `is_so` of what `look` gives; fails with the last look
+/// after [`DEADLINE`].
+#[track_caller]
+pub(crate) fn until<T: Debug>(what: &str, mut look: impl FnMut() -> T, is_so: impl Fn(&T) -> bool) -> T {
+    let end = Instant::now() + DEADLINE;
+    let mut pause = Duration::from_millis(2);
+    loop {
+        let seen = look();
+        if is_so(&seen) {
+            return seen;
+        }
+        assert!(Instant::now() < end, "waited {DEADLINE:?} for: {what}\nlast seen: {seen:#?}");
+        wait(pause);
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what is waited for here sends no event; the wait is bounded above"
+)]
+fn wait(pause: Duration) {
+    std::thread::sleep(pause);
+}

@@ -1,0 +1,10 @@
+//! Black-box tests of the contract, through the real programs: `wtd` and `wtd-client`, git, shells and PostgreSQL
+//! as they are installed. A test is named by the sentence that it shows.
+//!
+//! Needs nothing but git; what else a test needs and the machine lacks is skipped by name (see `harness::require`).
+
+#[cfg(test)]
+mod harness;
+
+#[cfg(test)]
+mod offsets;
