@@ -33,12 +33,10 @@ fn checks(daemon: &Daemon) -> Vec<Check> {
     checks.extend([units(), git(), hook()]);
     if health.is_ok() {
         match daemon.get::<Vec<Check>>(routes::CHECKS) {
-            Ok(theirs) => {
-                for check in theirs {
-                    if !checks.iter().any(|own| own.check == check.check) {
-                        checks.push(check);
-                    }
-                }
+            Ok(mut theirs) => {
+                // One check can have several findings: only what this program looked at itself is left out.
+                theirs.retain(|check| !checks.iter().any(|own| own.check == check.check));
+                checks.append(&mut theirs);
             }
             Err(error) => checks.push(failed("daemon's checks", &error)),
         }
