@@ -13,6 +13,7 @@ use crate::connection;
 use crate::daemon::{Places, variable};
 use crate::deadline::{Deadline, Waited};
 use crate::error::Unreachable;
+use wtd_protocol::socket::FAILED;
 
 /// The unit that listens on the socket in the user's runtime directory.
 const UNIT: &str = "wtd.socket";
@@ -73,8 +74,14 @@ pub(crate) fn start(places: &Places, deadline: Deadline) -> Result<OwnedFd, Unre
     };
     let mut child = detached(&program, places).map_err(failed)?;
     // The shell in between is gone at once; what stays open is the daemon's end of the pipe.
-    wait_until_served(&child, deadline).map_err(|errno| failed(errno.into()))?;
+    let said = wait_until_served(&child, deadline).map_err(|errno| failed(errno.into()))?;
     child.wait().map_err(failed)?;
+    if let Some(why) = said.strip_prefix(FAILED) {
+        return Err(Unreachable::new(
+            format!("no daemon answers, and wtd can't start: {}", why.trim_end()),
+            "",
+        ));
+    }
     connect(places, deadline).ok_or_else(|| {
         Unreachable::new(
             format!("{} was started, and nothing answers", program.display()),
@@ -84,14 +91,15 @@ pub(crate) fn start(places: &Places, deadline: Deadline) -> Result<OwnedFd, Unre
 }
 
 /// Waits until the daemon says that it serves, or has ended. It ends without a word when another one was
-/// quicker, which then can be connected to as well.
-fn wait_until_served(child: &Child, deadline: Deadline) -> Result<(), Errno> {
-    let Some(pipe) = &child.stdout else { return Ok(()) };
-    let mut byte = [0; 64];
-    if deadline.wait_readable(pipe.as_fd())? == Waited::Ready {
-        rustix::io::read(pipe, &mut byte)?;
-    }
-    Ok(())
+/// quicker, which then can be connected to as well. Gives what it said.
+fn wait_until_served(child: &Child, deadline: Deadline) -> Result<String, Errno> {
+    let Some(pipe) = &child.stdout else { return Ok(String::new()) };
+    let mut line = [0; 2048];
+    let length = match deadline.wait_readable(pipe.as_fd())? {
+        Waited::Ready => rustix::io::read(pipe, &mut line)?,
+        Waited::TimedOut => 0,
+    };
+    Ok(String::from_utf8_lossy(line.get(..length).unwrap_or_default()).into_owned())
 }
 
 /// Connects as soon as the socket is there, within the deadline. Nothing announces that a daemon which someone

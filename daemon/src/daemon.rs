@@ -57,9 +57,9 @@ pub async fn run(
         "started"
     );
 
-    let (writer, writing) = Writer::start(registry, ledger, rules(&config), probe(&config));
-    let reconciler = Reconciler::new(writer.clone());
     let engine = Engine::new(config.engine.clone(), Environment::read(variable));
+    let (writer, writing) = Writer::start(registry, ledger, rules(&config), probe(&config, &engine));
+    let reconciler = Reconciler::new(writer.clone());
     let mut tasks = JoinSet::new();
     {
         let reconciler = reconciler.clone();
@@ -140,8 +140,12 @@ fn rules(config: &Config) -> Rules {
     }
 }
 
-fn probe(config: &Config) -> Option<Box<dyn PortProbe + Send>> {
-    config.probe.then(|| Box::new(SystemProbe::default()) as _)
+fn probe(config: &Config, engine: &Engine) -> Option<Box<dyn PortProbe + Send>> {
+    let engine = engine.clone();
+    // Asked only about a port that is taken, from where the writer may block.
+    let published_by =
+        move |port| tokio::runtime::Handle::current().block_on(engine.published_ports()).remove(&port);
+    config.probe.then(|| Box::new(SystemProbe::new(published_by)) as _)
 }
 
 /// Looks at every repository, so that the first answers tell what changed while the daemon was down.
@@ -182,7 +186,9 @@ fn say_ready(detached: bool) -> anyhow::Result<()> {
     if detached {
         // The client that started us waits for this line; then nobody reads standard output any more.
         let mut stdout = std::io::stdout().lock();
-        stdout.write_all(b"ready\n").and_then(|()| stdout.flush()).context("can't tell that wtd is ready")?;
+        writeln!(stdout, "{}", wtd_protocol::socket::READY)
+            .and_then(|()| stdout.flush())
+            .context("can't tell that wtd is ready")?;
         drop(stdout);
         let null = std::fs::File::open("/dev/null")?;
         rustix::stdio::dup2_stdout(&null)?;

@@ -8,17 +8,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::Docker;
-use bollard::query_parameters::{ListContainersOptionsBuilder, ListVolumesOptions};
+use bollard::query_parameters::{ListContainersOptions, ListContainersOptionsBuilder, ListVolumesOptions};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::config;
 use crate::domain::allocation::Allocation;
 use crate::domain::identity::AllocationId;
-use crate::domain::left_overs::{Resource, Resources, left_overs};
+use crate::domain::left_overs::{COMPOSE_WORKING_DIR_LABEL, Resource, Resources, left_overs};
 
 /// How long the engine may take for one answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long it may take where its answer is a courtesy.
+const SOON: Duration = Duration::from_millis(500);
 
 /// Why the engine gave no answer. That is never the same as "nothing there".
 #[derive(Debug, thiserror::Error)]
@@ -135,6 +138,16 @@ impl Engine {
         Ok(found.filter(|(_, left)| !left.is_empty()).collect())
     }
 
+    /// The ports that containers of Compose projects publish, each with the project's working directory. Empty when the
+    /// engine does not say within [`SOON`]: this only tells whose a listener is.
+    pub async fn published_ports(&self) -> HashMap<u16, PathBuf> {
+        let Place::Host(host) = self.place() else { return HashMap::new() };
+        match tokio::time::timeout(SOON, published_ports(&host)).await {
+            Ok(Ok(ports)) => ports,
+            Ok(Err(_)) | Err(_) => HashMap::new(),
+        }
+    }
+
     /// Whether the engine answers; where it is, or why not.
     pub async fn ping(&self) -> Result<String, String> {
         match self.place() {
@@ -181,6 +194,18 @@ async fn resources(host: &str) -> Result<Resources, bollard::errors::Error> {
             })
             .collect(),
     })
+}
+
+async fn published_ports(host: &str) -> Result<HashMap<u16, PathBuf>, bollard::errors::Error> {
+    let containers = connect(host)?.list_containers(None::<ListContainersOptions>).await?;
+    let mut published = HashMap::new();
+    for container in containers {
+        let labels = container.labels.unwrap_or_default();
+        let Some(directory) = labels.get(COMPOSE_WORKING_DIR_LABEL) else { continue };
+        let ports = container.ports.unwrap_or_default();
+        published.extend(ports.iter().filter_map(|port| Some((port.public_port?, PathBuf::from(directory)))));
+    }
+    Ok(published)
 }
 
 impl Environment {

@@ -26,11 +26,13 @@ pub mod text;
 pub mod watch;
 pub mod wire;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
 use listenfd::ListenFd;
 use rustix::fs::Mode;
+use wtd_protocol::socket::FAILED;
 
 /// Runs the daemon as its command line says.
 pub fn main() -> ExitCode {
@@ -42,9 +44,24 @@ pub fn main() -> ExitCode {
         Err(error) => {
             tracing::error!("{error:#}");
             say(&format!("wtd: {error:#}"));
+            if cli.detached && !another_serves(&error) {
+                tell_starter(&format!("{FAILED}{error:#}\n"));
+            }
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether the daemon ended because another one was quicker, which then answers in its place.
+fn another_serves(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(store::StoreError::Held { .. }))
+        || matches!(error.downcast_ref(), Some(socket::SocketError::Served(_)))
+}
+
+/// Says why there is no daemon to the client that started us; it may have gone away.
+fn tell_starter(line: &str) {
+    let mut stdout = std::io::stdout().lock();
+    drop(stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush()));
 }
 
 #[expect(clippy::print_stderr, reason = "the one line that tells a person why there is no daemon")]
@@ -58,8 +75,11 @@ fn start(cli: &cli::Cli, passed: ListenFd) -> anyhow::Result<()> {
     // Nothing that the daemon makes is for others.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     if cli.detached {
-        // Away from the terminal of the shell that started us. We lead no process group, so this can't fail.
-        rustix::process::setsid()?;
+        // Away from the terminal of the shell that started us. Who leads a process group already can't, and need not.
+        match rustix::process::setsid() {
+            Ok(_) | Err(rustix::io::Errno::PERM) => {}
+            Err(errno) => return Err(std::io::Error::from(errno).into()),
+        }
     }
     telemetry::start(&config.log, cli.detached, &config.state_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -27,26 +27,40 @@ pub fn load(root: &Path, main_root: Option<&Path>, common_dir: &Path) -> Project
         match read(directory, &file) {
             Ok(None) => {}
             Ok(Some(bytes)) => return parsing::parse(built_in, &file, &bytes),
-            Err(reason) => {
+            Err(unread) => {
+                let (reason, is_unknown) = match unread {
+                    Unread::Refused(reason) => (reason, false),
+                    Unread::Failed(error) => (format!("it can't be read: {error}"), true),
+                };
                 let warnings = vec![format!("{}: {reason}", plain(&file.to_string_lossy()))];
-                return Project { warnings, ..built_in };
+                return Project { is_unknown, warnings, ..built_in };
             }
         }
     }
     built_in
 }
 
-/// The content of `file`, which is directly in `directory`; none if it isn't there. The error is the reason in
-/// words.
-fn read(directory: &Path, file: &Path) -> Result<Option<Vec<u8>>, String> {
+/// Why a file that is there is not taken.
+enum Unread {
+    /// It is not one that is read; the reason in words.
+    Refused(String),
+    /// The system did not let us, so what it declares is unknown.
+    Failed(std::io::Error),
+}
+
+/// The content of `file`, which is directly in `directory`; none if it isn't there.
+fn read(directory: &Path, file: &Path) -> Result<Option<Vec<u8>>, Unread> {
     let content = match files::read_no_follow(file) {
-        Err(ReadError::NotRegular) if file.is_symlink() => files::read_no_follow(&followed(directory, file)?),
+        Err(ReadError::NotRegular) if file.is_symlink() => {
+            files::read_no_follow(&followed(directory, file).map_err(Unread::Refused)?)
+        }
         content => content,
     };
     match content {
         Ok(content) => Ok(Some(content)),
         Err(ReadError::NotFound) => Ok(None),
-        Err(error) => Err(format!("it can't be read: {error}")),
+        Err(ReadError::Io(error)) => Err(Unread::Failed(error)),
+        Err(error) => Err(Unread::Refused(format!("it can't be read: {error}"))),
     }
 }
 

@@ -9,6 +9,12 @@ pub const FILE_NAME: &str = "wtd.sock";
 /// The longest path that a Unix socket's address holds on Linux, in bytes: 108 with the final NUL (unix(7)).
 pub const MAX_PATH_BYTES: usize = 107;
 
+/// What `wtd --detached` writes on its standard output once it serves: this line.
+pub const READY: &str = "ready";
+
+/// What it writes instead when it can't serve and no other daemon does: this, and why, in one line.
+pub const FAILED: &str = "failed: ";
+
 /// The places where a socket may be, best first: `WTD_SOCKET` alone when it is set, else the runtime
 /// directories, else the state directory. `variable` looks up the environment.
 pub fn candidates(variable: impl Fn(&str) -> Option<OsString>, uid: u32) -> Vec<PathBuf> {

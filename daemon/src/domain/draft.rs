@@ -148,6 +148,10 @@ impl Draft {
     /// that can't be had at this offset is left out with a warning.
     pub fn configure(&self, allocation: &mut Allocation, project: &Project, rules: &Rules) {
         let mut warnings = project.warnings.clone();
+        if project.is_unknown {
+            allocation.warnings = warnings;
+            return;
+        }
         let mut ports: BTreeMap<Variable, Port> = BTreeMap::new();
         for (name, base) in &project.base_ports {
             let shared = !project.moves(name);

@@ -10,6 +10,9 @@ pub const ALLOCATION_LABEL: &str = "dev.wtd.allocation";
 /// The label in which Compose names the project (Compose specification, "labels").
 pub const COMPOSE_PROJECT_LABEL: &str = "com.docker.compose.project";
 
+/// The label in which Compose names the directory that the project was started from.
+pub const COMPOSE_WORKING_DIR_LABEL: &str = "com.docker.compose.project.working_dir";
+
 /// A volume or a container of the engine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Resource {

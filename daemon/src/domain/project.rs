@@ -62,6 +62,10 @@ impl DatabaseMode {
 
 /// What a project declares. Without a `wtd.toml`, [`Project::named`] gives the built-in values.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says something of its own, and any of them can go together"
+)]
 pub struct Project {
     /// The project's name in the alphabet that Compose takes: `[a-z0-9][a-z0-9_-]*`, at most 40 bytes.
     pub name: String,
@@ -81,6 +85,8 @@ pub struct Project {
     pub volume_stem: String,
     /// Further volumes: variable and stem.
     pub volume_stems: BTreeMap<Variable, String>,
+    /// The configuration is there and could not be read: what it declares is unknown, and not nothing.
+    pub is_unknown: bool,
     /// What is wrong with the configuration, one line each, with file and line.
     pub warnings: Vec<String>,
 }
@@ -99,6 +105,7 @@ impl Project {
             database_name_per_worktree: true,
             volume_stem: VOLUME_STEM.to_owned(),
             volume_stems: BTreeMap::new(),
+            is_unknown: false,
             warnings: Vec::new(),
             name,
         }

@@ -245,7 +245,6 @@ impl Step<'_> {
                 match self.draft.allocate(repository, worktree, device, finished, preferred, surroundings)? {
                     Ok(allocation) => allocation,
                     Err(why) => {
-                        let Presence::Present { .. } = worktree.presence else { return Ok(()) };
                         let (identity, path) = (worktree.identity, worktree.path.clone());
                         self.unallocated.push(Unallocated { identity, path, why });
                         return Ok(());

@@ -63,13 +63,13 @@ pub enum AskError {
 /// The root directories that git lists for the repository, each as often as it is listed. The first is the
 /// main worktree's, or the git dir where git knows no better (`git-worktree(1)`, "LIST OUTPUT FORMAT").
 pub fn worktree_paths(common_dir: &Path) -> Result<Vec<PathBuf>, AskError> {
-    let output = ask(OsStr::new("git"), common_dir, &["worktree", "list", "--porcelain", "-z"])?;
+    let output = ask_git(common_dir, &["worktree", "list", "--porcelain", "-z"])?;
     parse(&output)
 }
 
 /// The branch that `HEAD` in the git dir names.
 pub(super) fn branch(git_dir: &Path) -> Result<String, AskError> {
-    let output = ask(OsStr::new("git"), git_dir, &["symbolic-ref", "-q", "--short", "HEAD"])?;
+    let output = ask_git(git_dir, &["symbolic-ref", "-q", "--short", "HEAD"])?;
     Ok(String::from_utf8_lossy(output.trim_ascii_end()).into_owned())
 }
 
@@ -88,8 +88,11 @@ fn parse(output: &[u8]) -> Result<Vec<PathBuf>, AskError> {
     Ok(paths)
 }
 
-fn ask(program: &OsStr, git_dir: &Path, arguments: &[&str]) -> Result<Vec<u8>, AskError> {
-    let deadline = Instant::now() + TIMEOUT;
+fn ask_git(git_dir: &Path, arguments: &[&str]) -> Result<Vec<u8>, AskError> {
+    ask(OsStr::new("git"), git_dir, arguments, Instant::now() + TIMEOUT)
+}
+
+fn ask(program: &OsStr, git_dir: &Path, arguments: &[&str], deadline: Instant) -> Result<Vec<u8>, AskError> {
     for pause in PAUSES {
         match ask_once(program, git_dir, arguments, deadline) {
             Err(AskError::Failed { .. }) => files::pause(pause),
@@ -183,4 +186,84 @@ fn read_up_to(pipe: impl Read, limit: u64) -> io::Result<Vec<u8>> {
 fn kill(child: &Child) {
     // It fails when nothing is left to be killed.
     rustix::process::kill_process_group(Pid::from_child(child), Signal::KILL).ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// Runs a script in git's place.
+    fn ask_script(script: &str, timeout: Duration) -> Result<Vec<u8>, AskError> {
+        let directory = TempDir::new().unwrap();
+        let (source, program) = (directory.path().join("source"), directory.path().join("git"));
+        fs::write(&source, format!("#!/bin/sh\ncd '{}'\n{script}\n", directory.path().display())).unwrap();
+        // Not written by this process: a test that starts a program at that moment would inherit the open
+        // file, and a file that is open for writing can't be run.
+        let installed =
+            Command::new("install").args(["-m", "755"]).args([&source, &program]).status().unwrap();
+        assert!(installed.success());
+        ask(program.as_os_str(), Path::new("/nowhere"), &["worktree", "list"], Instant::now() + timeout)
+    }
+
+    #[test]
+    fn a_list_is_split_at_its_nul_bytes_only() {
+        let list =
+            b"worktree /a\nb\0HEAD 1\0branch refs/heads/x\0\0worktree /c\0bare\0locked worktree /d\0\0";
+        assert_eq!(parse(list).unwrap(), [Path::new("/a\nb"), Path::new("/c")]);
+    }
+
+    #[test]
+    fn what_is_no_list_is_not_an_empty_one() {
+        for output in ["", "\0", "\0\0", "worktree /a", "worktree /a\0", "HEAD 1\0\0", "fatal: no\n"] {
+            assert!(matches!(parse(output.as_bytes()), Err(AskError::Malformed)), "{output:?}");
+        }
+    }
+
+    #[test]
+    fn git_is_asked_again_when_it_fails() {
+        let script = "test -e third && exec echo ok; test -e second && : >third; : >second; exit 128";
+        assert_eq!(ask_script(script, TIMEOUT).unwrap(), b"ok\n");
+        let failed = ask_script("echo fatal: this >&2; echo that >&2; exit 128", TIMEOUT).unwrap_err();
+        assert_eq!(failed.to_string(), "git failed (exit status: 128): fatal: this");
+    }
+
+    #[test]
+    fn git_without_an_answer_is_killed_with_what_it_started() {
+        for script in ["sleep 1000 & sleep 1000", "exec >&- 2>&-; sleep 1000", "trap '' TERM; kill -STOP $$"]
+        {
+            let asked = ask_script(script, Duration::from_millis(50));
+            assert!(matches!(asked, Err(AskError::Timeout)), "{script}: {asked:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_without_end_is_not_taken() {
+        assert!(matches!(ask_script("exec cat /dev/zero", TIMEOUT), Err(AskError::TooLarge)));
+    }
+
+    #[test]
+    fn an_old_git_is_told_from_a_failing_one() {
+        let old = "echo \"error: unknown switch \\`z'\" >&2; exit 129";
+        assert!(matches!(ask_script(old, TIMEOUT), Err(AskError::TooOld)));
+    }
+
+    #[test]
+    fn nothing_of_the_environment_that_git_obeys_is_passed_on() {
+        let names =
+            ask_script("env | sed 's/=.*//' | grep -v '^PWD$\\|^OLDPWD$\\|^_$\\|^SHLVL$' | sort", TIMEOUT);
+        let names = String::from_utf8(names.unwrap()).unwrap();
+        let expected =
+            "GIT_CONFIG_NOSYSTEM GIT_NO_LAZY_FETCH GIT_OPTIONAL_LOCKS GIT_TERMINAL_PROMPT HOME LC_ALL PATH";
+        assert_eq!(names.split_whitespace().collect::<Vec<_>>().join(" "), expected);
+    }
+
+    #[test]
+    fn a_git_that_is_not_there_is_a_failure_to_run_it() {
+        let asked = ask(OsStr::new("/nowhere/git"), Path::new("/"), &[], Instant::now() + TIMEOUT);
+        assert!(matches!(asked, Err(AskError::Run(_))));
+    }
 }

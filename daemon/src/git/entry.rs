@@ -21,15 +21,6 @@ use crate::domain::project::Project;
 /// longer.
 const FRESH: Duration = Duration::from_secs(5);
 
-/// A directory in `worktrees/`.
-#[derive(Debug)]
-pub(super) enum Entry {
-    /// It names a path.
-    Worktree(Box<ObservedWorktree>),
-    /// It names none: git has only begun to write it, or was interrupted there.
-    Unfinished,
-}
-
 /// Looks at the worktrees of one repository.
 #[derive(Debug)]
 pub(super) struct Looker<'a> {
@@ -77,8 +68,8 @@ impl<'a> Looker<'a> {
         }
     }
 
-    /// The entry `id` of `worktrees/`; none when it is none of git's, or has just gone.
-    pub(super) fn entry(&mut self, id: &OsStr) -> Result<Option<Entry>, Unreadable> {
+    /// The entry `id` of `worktrees/`; none when it is none of git's, has just gone, or names no path.
+    pub(super) fn entry(&mut self, id: &OsStr) -> Result<Option<ObservedWorktree>, Unreadable> {
         let git_dir = self.worktrees.join(id);
         let marks = self.marks.entry(&git_dir);
         // Git makes no symbolic link here. One that was put here leads out of the repository.
@@ -107,11 +98,11 @@ impl<'a> Looker<'a> {
                     Some(recorded) => {
                         (recorded.path.clone(), Some(format!("{}: its gitdir is empty", git_dir.display())))
                     }
-                    None => return Ok(Some(Entry::Unfinished)),
+                    None => return Ok(None),
                 }
             }
             (Err(reason), Some(recorded)) => (recorded.path.clone(), Some(reason)),
-            (Err(_), None) => return Ok(Some(Entry::Unfinished)),
+            (Err(_), None) => return Ok(None),
         };
         self.marks.root(&path);
         let finished = !locked || (exists(&git_dir, "index") && !exists(&git_dir, "index.lock"));
@@ -132,7 +123,7 @@ impl<'a> Looker<'a> {
             claim: claim::read(&git_dir),
             git_dir,
         };
-        Ok(Some(Entry::Worktree(Box::new(worktree))))
+        Ok(Some(worktree))
     }
 
     /// What is at `root`, for the git dir with this identity.

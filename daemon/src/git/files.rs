@@ -217,3 +217,59 @@ const LOCAL: [(i128, &str); 15] = [
 pub(super) fn pause(duration: Duration) {
     std::thread::sleep(duration);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn only_regular_files_within_the_limit_are_read() {
+        let scratch = tempfile::TempDir::new().unwrap();
+        let path = |name: &str| scratch.path().join(name);
+        fs::write(path("full"), vec![b'x'; MAX_BYTES]).unwrap();
+        fs::write(path("over"), vec![b'x'; MAX_BYTES + 1]).unwrap();
+        symlink("full", path("link")).unwrap();
+        assert_eq!(read(&path("full")).unwrap().len(), MAX_BYTES);
+        assert_eq!(read(&path("link")).unwrap().len(), MAX_BYTES);
+        assert!(matches!(read(&path("over")), Err(ReadError::TooLarge(MAX_BYTES))));
+        assert!(matches!(read(&path("none")), Err(ReadError::NotFound)));
+        assert!(matches!(read(&path("full/below")), Err(ReadError::NotFound)));
+        assert!(matches!(read(scratch.path()), Err(ReadError::NotRegular)));
+        assert!(matches!(read(Path::new("/dev/null")), Err(ReadError::NotRegular)));
+        assert!(matches!(read_no_follow(&path("link")), Err(ReadError::NotRegular)));
+        assert_eq!(read_no_follow(&path("full")).unwrap().len(), MAX_BYTES);
+    }
+
+    #[test]
+    fn the_device_above_is_that_of_the_nearest_directory() {
+        let scratch = tempfile::TempDir::new().unwrap();
+        let device = fs::metadata(scratch.path()).unwrap().dev();
+        fs::write(scratch.path().join("file"), "").unwrap();
+        symlink("loop", scratch.path().join("loop")).unwrap();
+        for path in ["", "none", "none/deep", "file", "file/below"] {
+            assert_eq!(device_above(&scratch.path().join(path)), Some(device), "{path}");
+        }
+        assert_eq!(device_above(&scratch.path().join("loop/below")), None);
+    }
+
+    #[test]
+    fn a_directorys_successor_is_another() {
+        let scratch = tempfile::TempDir::new().unwrap();
+        let path = scratch.path().join("a");
+        fs::create_dir(&path).unwrap();
+        let before = identity(&path).unwrap();
+        assert_eq!(identity(&path).unwrap(), before);
+        fs::remove_dir(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert_ne!(identity(&path).unwrap(), before);
+    }
+
+    #[test]
+    fn file_systems_of_other_machines_and_programs_are_not_local() {
+        assert!(is_local_file_system(&std::env::temp_dir()));
+        assert!(!is_local_file_system(Path::new("/proc")));
+        assert!(!is_local_file_system(Path::new("/nowhere")));
+    }
+}

@@ -73,7 +73,7 @@ pub(super) struct Covered {
     common_dir: PathBuf,
     /// The root of the main worktree, where there is one.
     pub(super) main: Option<PathBuf>,
-    /// Every directory in `worktrees/`, with the root that it names: none for one that names none (yet).
+    /// Every name in `worktrees/`, with the root that it leads to, if any.
     pub(super) entries: Vec<(OsString, Option<PathBuf>)>,
     /// Recorded roots that no entry answers for.
     pub(super) absent: Vec<PathBuf>,

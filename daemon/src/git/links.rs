@@ -146,3 +146,50 @@ pub(super) fn present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gitdir_is_read_as_git_reads_it() {
+        let root = |bytes: &[u8]| {
+            root_from_gitdir(bytes, Path::new("/g/worktrees/a")).map(|path| path.into_os_string().into_vec())
+        };
+        for bytes in [&b"/w/.git\n"[..], b"/w/.git", b"/w/.git\r\n", b"/w/.git \t\n\n", b"/w\n"] {
+            assert_eq!(root(bytes).unwrap(), b"/w");
+        }
+        assert_eq!(root(b"/new\nline \xff/.git\n").unwrap(), b"/new\nline \xff");
+        assert_eq!(root(b"../../../w/.git\n").unwrap(), b"/g/worktrees/a/../../../w");
+        assert_eq!(root(b"/.git\n").unwrap(), b"/");
+        assert_eq!(root(b""), None);
+        assert_eq!(root(b" \n"), None);
+    }
+
+    #[test]
+    fn a_dot_git_file_is_read_as_git_reads_it() {
+        let git_dir = |bytes: &[u8]| git_dir_from_dot_git(bytes, Path::new("/w"));
+        assert_eq!(git_dir(b"gitdir: /g\n"), Some("/g".into()));
+        assert_eq!(git_dir(b"gitdir: ../g\r\n"), Some("/w/../g".into()));
+        assert_eq!(git_dir("gitdir: /g\u{3000}\n".as_bytes()), Some("/g\u{3000}".into()));
+        for bytes in [&b""[..], b"\n", b"gitdir:", b"gitdir: ", b"gitdir: \n", b"GITDIR: /g", b" gitdir: /g"]
+        {
+            assert_eq!(git_dir(bytes), None, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn what_exists_of_a_path_is_made_canonical() {
+        let scratch = tempfile::TempDir::new().unwrap();
+        let root = fs::canonicalize(scratch.path()).unwrap();
+        fs::create_dir(root.join("a")).unwrap();
+        std::os::unix::fs::symlink("a", root.join("link")).unwrap();
+        let canonical = |path: &str| canonical(&root.join(path));
+        assert_eq!(canonical("link"), root.join("a"));
+        assert_eq!(canonical("link/gone/deep"), root.join("a/gone/deep"));
+        assert_eq!(canonical("gone/../link"), root.join("a"));
+        assert_eq!(canonical("a/../gone"), root.join("gone"));
+        fs::write(root.join("file"), "").unwrap();
+        assert_eq!(canonical("file/below"), root.join("file/below"));
+    }
+}

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::absence::{self, Seen};
-use super::entry::{Entry, Looker};
+use super::entry::Looker;
 use super::files::{self, Unreadable};
 use super::fingerprint::{Covered, Fingerprint};
 use super::{git_dir, main_worktree};
@@ -82,15 +82,12 @@ fn look_at(common_dir: &Path, request: &ObserveRequest<'_>) -> Look {
     match entry_names(common_dir) {
         Ok(ids) => {
             for id in ids {
-                match looker.entry(&id) {
-                    Ok(None) => {}
-                    Ok(Some(Entry::Unfinished)) => covered.entries.push((id, None)),
-                    Ok(Some(Entry::Worktree(worktree))) => {
-                        covered.entries.push((id, Some(worktree.path.clone())));
-                        linked.push(*worktree);
-                    }
-                    Err(error) => unlisted = Some(error.to_string()),
-                }
+                let found = looker.entry(&id).unwrap_or_else(|error| {
+                    unlisted = Some(error.to_string());
+                    None
+                });
+                covered.entries.push((id, found.as_ref().map(|worktree| worktree.path.clone())));
+                linked.extend(found);
             }
         }
         Err(error) => unlisted = Some(error.to_string()),

@@ -39,6 +39,7 @@ impl Service {
                 .collect::<Vec<_>>()
         };
         let mut worktrees = tokio::task::spawn_blocking(look).await.map_err(|_| shutting_down())?;
+        self.spare_own_containers(&mut worktrees).await;
         if states.contains(&State::Released) {
             let released = self.0.history.released(RELEASED).await.map_err(|error| {
                 Problem::new(ProblemType::RegistryUnavailable, error.to_string(), "see `wtd-client doctor`")
@@ -50,6 +51,20 @@ impl Service {
             }));
         }
         Ok(worktrees)
+    }
+
+    /// Who listens for a container works in no worktree; the engine knows whose the container is.
+    async fn spare_own_containers(&self, worktrees: &mut [Worktree]) {
+        if worktrees.iter().all(|worktree| worktree.conflicts.is_empty()) {
+            return;
+        }
+        let published = self.0.engine.published_ports().await;
+        for worktree in worktrees {
+            let Ok(root) = worktree.allocation.path() else { continue };
+            worktree.conflicts.retain(|conflict| {
+                !published.get(&conflict.port).is_some_and(|directory| directory.starts_with(&root))
+            });
+        }
     }
 
     /// What is missing can be back without an event, as a disk that is mounted again is.
