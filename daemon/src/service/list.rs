@@ -44,8 +44,12 @@ impl Service {
             let released = self.0.history.released(RELEASED).await.map_err(|error| {
                 Problem::new(ProblemType::RegistryUnavailable, error.to_string(), "see `wtd-client doctor`")
             })?;
+            // What was stale in the snapshot may have been released since; it is told of once.
+            let known: HashSet<String> =
+                worktrees.iter().map(|worktree| worktree.allocation.id.clone()).collect();
+            let released = released.into_iter().filter(|allocation| !known.contains(&allocation.id));
             let none = || (None, false, Vec::new(), Vec::new());
-            worktrees.extend(released.into_iter().map(|allocation| {
+            worktrees.extend(released.map(|allocation| {
                 let (branch, locked, listening, conflicts) = none();
                 Worktree { allocation, branch, locked, listening, conflicts }
             }));
@@ -149,9 +153,13 @@ fn worktree(snapshot: &Snapshot, allocation: &Arc<Allocation>, listeners: Option
             conflicts.push(PortConflict { variable: variable.to_string(), port: port.port, reason });
         }
     }
+    // The git dir of one that is stale can be another worktree's by now.
+    let is_live = allocation.is_live();
+    let is_locked = || allocation.git_dir.join("locked").symlink_metadata().is_ok();
     Worktree {
-        branch: branch(&allocation.git_dir),
-        locked: snapshot.sighting(allocation.id).is_some_and(|sighting| sighting.locked),
+        branch: if is_live { branch(&allocation.git_dir) } else { None },
+        // Looked at here, since of a missing worktree nothing was sighted.
+        locked: is_live && !allocation.is_main() && is_locked(),
         allocation: wire::allocation(allocation, &common_dir, false),
         listening,
         conflicts,
