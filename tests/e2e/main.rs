@@ -7,4 +7,10 @@
 mod harness;
 
 #[cfg(test)]
+mod moving;
+#[cfg(test)]
 mod offsets;
+#[cfg(test)]
+mod topologies;
+#[cfg(test)]
+mod watching;

@@ -63,8 +63,13 @@ fn without_an_answer_of_the_engine_a_stale_offset_stays_out_of_reach() {
     repo.remove(&one);
     let rows = daemon.await_state(&one, "stale");
     assert_eq!(rows.iter().filter(|row| row.exact_path() == one).count(), 1);
-    let two = repo.add("two");
+    // In its place, and under its id.
+    let two = one.clone();
+    repo.add_at(&two, "two");
     assert_eq!(daemon.await_agreement(&repo).at(&two).offset, 20_000);
+    let rows = sandbox.list_all();
+    let stale = rows.iter().find(|row| row.is("stale")).unwrap();
+    assert_eq!((stale.offset, stale.branch.as_deref(), &stale.exact_path()), (10_000, None, &one));
     let shown = sandbox.list();
     assert!(shown.iter().all(|row| !row.is("stale")), "only --all shows it: {shown:#?}");
     drop(daemon);

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -45,6 +46,8 @@ impl<'s> Daemon<'s> {
         let log = sandbox.path(format!("wtd-{number}.log"));
         let ready = UnixDatagram::bind(&notify).unwrap();
         ready.set_read_timeout(Some(LOOK)).unwrap();
+        // The daemon may run as another user.
+        fs::set_permissions(&notify, fs::Permissions::from_mode(0o777)).unwrap();
         let child = command
             .env("NOTIFY_SOCKET", &notify)
             .stdin(Stdio::null())

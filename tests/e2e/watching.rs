@@ -1,0 +1,336 @@
+//! Changes that nobody tells the daemon of.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::harness::{Daemon, Ran, Repo, Rows, Sandbox, require, until};
+
+#[test]
+fn the_first_worktree_ever_and_the_last_one_are_seen() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.daemon();
+    let repo = sandbox.repo("app");
+    daemon.put(&repo.path);
+    let worktrees = repo.path.join(".git/worktrees");
+    for round in 0..5 {
+        assert!(!worktrees.exists());
+        let one = repo.add(&format!("one-{round}"));
+        assert_eq!(daemon.await_agreement(&repo).at(&one).offset, 10_000);
+        repo.remove(&one);
+        daemon.await_state(&one, "released");
+    }
+}
+
+#[test]
+fn two_hundred_worktrees_of_one_repository_are_all_seen_to_come_and_go() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.daemon();
+    let repo = sandbox.repo("app");
+    daemon.put(&repo.path);
+    let path = |number: usize| sandbox.path(format!("w{number}"));
+    let add = |number| {
+        let path = path(number);
+        repo.git(["worktree", "add", "-q", "--detach", path.to_str().unwrap()]);
+    };
+    (0..200).for_each(add);
+    let rows = daemon.await_agreement(&repo);
+    assert_eq!(rows.offsets().len(), 201);
+    // Above 5432 fit 7 multiples of 10000 and 61 of 1000.
+    assert!((0..=60).all(|thousand| rows.offsets().contains(&(thousand * 1000))), "{:?}", rows.offsets());
+    assert!(rows.offsets().iter().all(|offset| offset % 100 == 0), "{:?}", rows.offsets());
+    let before = rows.at(&path(7)).clone();
+
+    (0..200).filter(|number| number % 2 == 0).for_each(|number| repo.remove(&path(number)));
+    let rows = daemon.await_agreement(&repo);
+    assert_eq!(rows.at(&path(7)).offset, before.offset);
+    (0..50)
+        .filter(|number| number % 2 == 1)
+        .for_each(|number| repo.mv(&path(number), &sandbox.path(format!("m{number}"))));
+    let rows = daemon.await_agreement(&repo);
+    assert_eq!(rows.at(&sandbox.path("m7")).id, before.id);
+    (100..150).filter(|number| number % 2 == 1).for_each(|number| fs::remove_dir_all(path(number)).unwrap());
+    repo.git(["worktree", "prune"]);
+    daemon.await_agreement(&repo);
+    daemon.kill9();
+    let daemon = sandbox.daemon();
+    assert_eq!(daemon.await_agreement(&repo).at(&sandbox.path("m7")).id, before.id);
+}
+
+/// A `git worktree add` whose checkout stands still at a gate.
+struct Halted {
+    git: Child,
+    gate: PathBuf,
+    path: PathBuf,
+}
+
+impl Halted {
+    fn start(repo: &Repo<'_>) -> Self {
+        let sandbox = repo.sandbox;
+        let (gate, path) = (sandbox.path("gate"), sandbox.path("app-slow"));
+        Ran::of(sandbox.command("mkfifo").arg(&gate)).ok();
+        fs::create_dir_all(repo.path.join(".git/info")).unwrap();
+        fs::write(repo.path.join(".git/info/attributes"), "* filter=slow\n").unwrap();
+        let filter = format!("cat '{}' >&2; cat", gate.display());
+        repo.git(["config", "filter.slow.smudge", &filter]);
+        let git = sandbox
+            .command("git")
+            .current_dir(&repo.path)
+            .args(["worktree", "add", "-q", "-b", "slow", path.to_str().unwrap()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        Self { git, gate, path }
+    }
+
+    /// Lets the checkout go on, once it is at the gate.
+    fn release(mut self) {
+        drop(OpenOptions::new().write(true).open(&self.gate).unwrap());
+        assert!(self.git.wait().unwrap().success());
+    }
+
+    /// Ends git and its children.
+    fn signal(mut self, signal: Signal) {
+        // Once the gate is open, git is in the middle of its checkout.
+        let gate = OpenOptions::new().write(true).open(&self.gate).unwrap();
+        kill_process_group(Pid::from_raw(self.git.id().try_into().unwrap()).unwrap(), signal).unwrap();
+        self.git.wait().unwrap();
+        drop(gate);
+    }
+}
+
+fn allocated<'a>(rows: &'a Rows, path: &Path) -> Vec<&'a str> {
+    rows.iter().filter(|row| row.exact_path() == path).map(|row| row.id.as_str()).collect()
+}
+
+#[test]
+fn a_worktree_that_is_still_being_made_gets_its_allocation_once() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.daemon();
+    let repo = sandbox.repo("app");
+    daemon.put(&repo.path);
+    let halted = Halted::start(&repo);
+    let path = halted.path.clone();
+    let rows = daemon.await_state(&path, "active");
+    let id = rows.at(&path).id.clone();
+    assert_eq!(sandbox.offset(&path), 10_000, "a client there is answered");
+    halted.release();
+    let rows = daemon.await_agreement(&repo);
+    assert_eq!(rows.at(&path).id, id);
+    assert_eq!(allocated(&sandbox.list_all(), &path), [&id], "once");
+}
+
+#[test]
+fn an_aborted_add_leaves_no_allocation() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.daemon();
+    let repo = sandbox.repo("app");
+    daemon.put(&repo.path);
+    let halted = Halted::start(&repo);
+    let path = halted.path.clone();
+    daemon.await_state(&path, "active");
+    halted.signal(Signal::TERM);
+    assert!(!path.exists(), "git has tidied up");
+    let rows = daemon.await_state(&path, "released");
+    assert_eq!(allocated(&rows, &path).len(), 1);
+    assert_eq!(daemon.await_agreement(&repo).offsets(), [0]);
+}
+
+#[test]
+fn a_killed_add_keeps_its_allocation_as_long_as_git_lists_it() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.daemon();
+    let repo = sandbox.repo("app");
+    daemon.put(&repo.path);
+    let halted = Halted::start(&repo);
+    let path = halted.path.clone();
+    let id = daemon.await_state(&path, "active").at(&path).id.clone();
+    halted.signal(Signal::KILL);
+    assert!(repo.paths().contains(&path));
+    assert_eq!(daemon.await_agreement(&repo).at(&path).id, id);
+    repo.git(["worktree", "remove", "-f", "-f", path.to_str().unwrap()]);
+    daemon.await_list("it is released", |rows| rows.id(&id).is_some_and(|row| row.is("released")));
+}
+
+#[test]
+fn events_that_the_kernel_dropped_are_made_up_for() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.daemon();
+    let repo = sandbox.repo("app");
+    daemon.put(&repo.path);
+    let (one, two) = (repo.add("one"), repo.add("two"));
+    let before = daemon.await_agreement(&repo).at(&two).clone();
+    let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap_or_default();
+    let limit: usize = limit.trim().parse().unwrap_or(usize::MAX);
+    if !require::part(limit <= 100_000, "the event queue of this machine is too long to fill") {
+        return;
+    }
+    daemon.sigstop();
+    let noise = repo.path.join(".git/noise");
+    for _ in 0..limit {
+        File::create(&noise).unwrap();
+        fs::remove_file(&noise).unwrap();
+    }
+    repo.remove(&one);
+    repo.mv(&two, &sandbox.path("moved"));
+    let three = repo.add("three");
+    daemon.sigcont();
+    let rows = daemon.await_agreement(&repo);
+    assert_eq!(rows.at(&sandbox.path("moved")).id, before.id);
+    assert!(rows.find(&three).is_some());
+    assert!(daemon.log().contains("lost events"), "or the test has shown nothing: {}", daemon.log());
+    let four = repo.add("four");
+    assert!(daemon.await_agreement(&repo).find(&four).is_some(), "and it goes on watching");
+}
+
+#[test]
+fn at_the_limit_of_inotify_repositories_are_polled_and_doctor_says_so() {
+    if !require::user_namespaces() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let mut command = sandbox.command("unshare");
+    command
+        .args(["-Ur", "sh", "-c", "echo 4 > /proc/sys/user/max_inotify_watches && exec \"$0\""])
+        .arg(Sandbox::program("wtd"));
+    let daemon = Daemon::start_command(&sandbox, command);
+    let repo = sandbox.repo("app");
+    daemon.put(&repo.path);
+    for number in 0..5 {
+        repo.add(&format!("b{number}"));
+    }
+    daemon.await_agreement(&repo);
+    let repositories = daemon.get("/v1/repositories").ok();
+    assert_eq!(repositories[0]["watched_by"], "polling", "{repositories:#}");
+    let six = repo.add("six");
+    assert!(daemon.await_agreement(&repo).find(&six).is_some(), "a new worktree is found with nobody asking");
+    let checks = sandbox.client(["doctor", "--json"]).text();
+    let checks: Vec<serde_json::Value> = serde_json::from_str(&checks).unwrap();
+    let inotify = checks.iter().find(|check| check["check"] == "inotify").unwrap();
+    assert_eq!(inotify["status"], "warn", "{inotify:#}");
+    assert!(inotify["remedy"].as_str().unwrap().contains("max_user_watches"), "{inotify:#}");
+    let log = daemon.log();
+    assert_eq!(log.matches("max_user_watches").count(), 1, "once: {log}");
+    assert_eq!(sandbox.offset(&six), sandbox.list().at(&six).offset);
+}
+
+/// A directory that is mounted at another place for as long as this lives.
+struct Mount(PathBuf);
+
+impl Mount {
+    fn bind(from: &Path, to: &Path) -> Self {
+        assert!(require::works(Command::new("mount").arg("--bind").args([from, to])));
+        Self(to.to_owned())
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        require::works(Command::new("umount").arg("--lazy").arg(&self.0));
+    }
+}
+
+#[test]
+fn a_worktree_on_a_disk_that_is_not_mounted_is_missing_and_comes_back_with_it() {
+    let sandbox = Sandbox::with_config("engine = \"none\"\nprobe = false\nresync = \"1s\"\n");
+    let (disk, point) = (sandbox.path("disk"), sandbox.path("mnt"));
+    for directory in [&disk, &point] {
+        fs::create_dir(directory).unwrap();
+    }
+    if !require::mounts(&disk) {
+        return;
+    }
+    assert!(require::works(Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&disk)));
+    let _disk = Mount(disk.clone());
+    let mounted = Mount::bind(&disk, &point);
+    let daemon = sandbox.daemon();
+    let repo = sandbox.repo("app");
+    daemon.put(&repo.path);
+    let (kept, pruned) = (point.join("kept"), point.join("pruned"));
+    repo.add_at(&kept, "kept");
+    repo.add_at(&pruned, "pruned");
+    let before = daemon.await_agreement(&repo);
+    repo.git(["worktree", "lock", kept.to_str().unwrap()]);
+
+    drop(mounted);
+    daemon.await_state(&kept, "missing");
+    daemon.await_state(&pruned, "missing");
+    repo.git(["worktree", "prune"]);
+    assert!(!repo.worktrees().iter().any(|listed| listed.path == pruned));
+    let one = repo.add("one");
+    let rows = daemon.await_state(&one, "active");
+    assert_eq!(rows.at(&one).offset, 30_000, "git's word alone proves nothing while the disk is away");
+    assert_eq!((rows.at(&kept).state.as_str(), rows.at(&pruned).state.as_str()), ("missing", "missing"));
+
+    let _mounted = Mount::bind(&disk, &point);
+    let row = until("it is back", || sandbox.list().at(&kept).clone(), |row| row.is("active"));
+    assert_eq!((&row.id, row.offset), (&before.at(&kept).id, 10_000));
+    assert!(sandbox.list().at(&pruned).is("missing"), "its directory stands, without an entry");
+}
+
+#[test]
+fn repositories_under_a_root_are_found_at_start_and_when_they_appear() {
+    let sandbox = Sandbox::new();
+    let code = sandbox.path("code");
+    fs::create_dir_all(code.join("group")).unwrap();
+    sandbox.configure(&format!("engine = \"none\"\nprobe = false\nroots = [{code:?}]\n"));
+    let old = sandbox.repo("code/old");
+    let linked = old.add("linked");
+    let elsewhere = sandbox.repo("elsewhere");
+    let daemon = sandbox.daemon();
+    daemon.await_agreement(&old);
+    let clone = |from: &Repo<'_>, to: &Path, option: &str| {
+        let arguments = ["clone", "-q", option, from.path.to_str().unwrap(), to.to_str().unwrap()];
+        elsewhere.git(arguments);
+        Repo::at(&sandbox, to)
+    };
+    let new = clone(&old, &code.join("new"), "--no-hardlinks");
+    let nested = clone(&old, &code.join("group/nested"), "--no-hardlinks");
+    let bare = clone(&old, &code.join("group/bare.git"), "--bare");
+    daemon.await_state(&new.path, "active");
+    daemon.await_state(&nested.path, "active");
+    let of_bare = code.join("group/of-bare");
+    bare.git(["worktree", "add", "-q", of_bare.to_str().unwrap(), "main"]);
+    let rows = daemon.await_state(&of_bare, "active");
+    rows.assert_disjoint();
+    assert!(rows.find(&linked).is_some());
+    assert!(rows.find(&elsewhere.path).is_none(), "it lies under no root");
+    fs::create_dir_all(code.join("later/deeper")).unwrap();
+    let later = clone(&old, &code.join("later/deeper/app"), "--no-hardlinks");
+    daemon.await_state(&later.path, "active");
+}
+
+#[test]
+fn what_cannot_be_read_is_unknown_and_never_gone() {
+    if !require::part(
+        !rustix::process::geteuid().is_root() || require::root(),
+        "a user that is not root is needed",
+    ) {
+        return;
+    }
+    use std::os::unix::fs::PermissionsExt as _;
+    let sandbox = Sandbox::with_config("engine = \"none\"\nprobe = false\nresync = \"1s\"\n");
+    let nobody = crate::harness::Nobody::of(&sandbox);
+    let repo = sandbox.repo("app");
+    let one = repo.add("one");
+    nobody.own(sandbox.root());
+    let daemon = nobody.daemon();
+    let list = || Rows::parse(&nobody.client(["list", "--json", "--all"]).ok());
+    nobody.client(["add", repo.path.to_str().unwrap()]).ok();
+    let id = list().at(&one).id.clone();
+    let close = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o000)).unwrap();
+    let open = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    for path in [one.clone(), repo.path.join(".git/worktrees"), repo.path.join(".git"), repo.path.clone()] {
+        close(&path);
+        let rows = until("it is missing", list, |rows| rows.id(&id).is_some_and(|row| !row.is("active")));
+        assert!(rows.id(&id).unwrap().is("missing"), "{}: {rows:#?}", path.display());
+        open(&path);
+        until("it is back", list, |rows| rows.id(&id).is_some_and(|row| row.is("active")));
+    }
+    drop(daemon);
+}
