@@ -30,7 +30,7 @@ impl Programs {
 #[derive(Debug)]
 pub(crate) struct Daemon {
     child: Child,
-    /// From the start of the process to its `READY=1` (sd_notify(3)).
+    /// From the start of the process to its `READY=1` (`sd_notify(3)`).
     pub(crate) ready_after: Duration,
     pub(crate) socket: PathBuf,
     /// Sockets have short paths (unix(7)), so they are not beside the registry.
@@ -56,7 +56,7 @@ impl Daemon {
         let sockets = tempfile::tempdir()?;
         let (socket, ready) = (sockets.path().join("wtd.sock"), sockets.path().join("ready"));
         let notifications = UnixDatagram::bind(&ready)?;
-        notifications.set_read_timeout(Some(Duration::from_secs(60)))?;
+        notifications.set_read_timeout(Some(Duration::from_mins(1)))?;
         let begin = Instant::now();
         let child = Command::new(&programs.daemon)
             .env_clear()

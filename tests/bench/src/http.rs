@@ -11,7 +11,7 @@ use wtd_protocol::requests::PathRequest;
 use wtd_protocol::routes;
 
 /// No answer takes longer.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 #[derive(Debug)]
 pub(crate) struct Connection {

@@ -107,13 +107,14 @@ fn load(
                         due += interval * u32::try_from(number)? / u32::try_from(clients)?;
                     }
                     for request in requests.iter().cycle().skip(number * 3) {
-                        if let Pace::Fixed(interval) = pace {
-                            pause(due.saturating_duration_since(Instant::now()));
-                            due += interval;
-                        }
                         let sent = match pace {
                             Pace::Closed => Instant::now(),
-                            Pace::Fixed(interval) => due - interval,
+                            Pace::Fixed(interval) => {
+                                pause(due.saturating_duration_since(Instant::now()));
+                                let sent = due;
+                                due += interval;
+                                sent
+                            }
                         };
                         connection.ask(request)?;
                         samples.push(sent.elapsed());
