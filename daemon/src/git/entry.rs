@@ -82,26 +82,21 @@ impl<'a> Looker<'a> {
         let locked = !matches!(links::present(marks.locked), Ok(None));
         let identity = files::identity_of(&directory);
         let recorded = self.request.recorded.iter().find(|recorded| is_same(recorded, &git_dir, identity));
-        let named = match files::read(&git_dir.join("gitdir")) {
-            Ok(bytes) => Ok(links::root_from_gitdir(&bytes, &git_dir)),
-            Err(ReadError::NotFound) => Ok(None),
-            Err(error) => Err(format!("{}: {error}", git_dir.join("gitdir").display())),
-        };
-        let (path, unknown) = match (named, recorded) {
+        let fresh = self.is_fresh(&directory) || marks.gitdir.as_ref().is_ok_and(|file| self.is_fresh(file));
+        let (path, unknown) = match (read_gitdir(&git_dir, marks.gitdir), recorded) {
             (Ok(Some(root)), _) => (links::canonical(&root), None),
+            // Git writes `gitdir` in place: it is empty for a moment while a worktree is made or moved.
             (Ok(None), recorded) => {
-                // Git writes `gitdir` in place: it is empty for a moment while a worktree is made or moved.
-                let fresh =
-                    self.is_fresh(&directory) || marks.gitdir.is_ok_and(|metadata| self.is_fresh(&metadata));
                 self.unsettled |= fresh;
-                match recorded.filter(|_| fresh || locked) {
-                    Some(recorded) => {
-                        (recorded.path.clone(), Some(format!("{}: its gitdir is empty", git_dir.display())))
-                    }
-                    None => return Ok(None),
-                }
+                let Some(recorded) = recorded.filter(|_| fresh || locked) else { return Ok(None) };
+                (recorded.path.clone(), Some(format!("{}: its gitdir is empty", git_dir.display())))
             }
-            (Err(reason), Some(recorded)) => (recorded.path.clone(), Some(reason)),
+            (Err(error), Some(recorded)) => {
+                let reason = format!("{}: {error}", git_dir.join("gitdir").display());
+                (recorded.path.clone(), Some(reason))
+            }
+            (Err(ReadError::Io(error)), None) => return Err(Unreadable::new(&git_dir.join("gitdir"), error)),
+            // Git can make nothing of it either.
             (Err(_), None) => return Ok(None),
         };
         self.marks.root(&path);
@@ -192,6 +187,15 @@ pub(super) fn is_same(recorded: &Recorded, git_dir: &Path, identity: FileIdentit
 pub(super) fn answers_for(worktree: &ObservedWorktree, recorded: &Recorded) -> bool {
     is_same(recorded, &worktree.git_dir, worktree.identity)
         || matches!(worktree.claim, Claim::Allocation { id, .. } if id == recorded.id)
+}
+
+/// The root that the entry names; none when it names none.
+fn read_gitdir(git_dir: &Path, seen: io::Result<Metadata>) -> Result<Option<PathBuf>, ReadError> {
+    match seen.map_err(ReadError::from).and_then(|seen| files::read_seen(&git_dir.join("gitdir"), &seen)) {
+        Ok(bytes) => Ok(links::root_from_gitdir(&bytes, git_dir)),
+        Err(ReadError::NotFound) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn exists(git_dir: &Path, name: &str) -> bool {

@@ -91,6 +91,11 @@ pub fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
     read_up_to(path, MAX_BYTES)
 }
 
+/// As [`read`], where an `lstat` of `path` has been seen already.
+pub(super) fn read_seen(path: &Path, seen: &Metadata) -> Result<Vec<u8>, ReadError> {
+    if seen.is_symlink() { read(path) } else { read_regular(seen, path, OFlags::empty(), MAX_BYTES) }
+}
+
 /// The content of the regular file at `path`, of at most `limit` bytes.
 pub fn read_up_to(path: &Path, limit: usize) -> Result<Vec<u8>, ReadError> {
     read_regular(&fs::metadata(path)?, path, OFlags::empty(), limit)

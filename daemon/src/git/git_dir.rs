@@ -59,8 +59,9 @@ pub(super) fn find(path: &Path) -> Result<Found, Unreadable> {
         Err(ReadError::Io(error)) => return Err(Unreadable::new(&git_dir.join("commondir"), error)),
     };
     // The look first, since it tells "not there" from "can't be told", and since nothing that it passes can
-    // hold up the judge.
-    if is_repository(&common_dir)? && gix_discover::is_git(&common_dir).is_ok() {
+    // hold up the judge. The judge wants a working directory, even for an absolute path; ours may be gone.
+    let judged = || gix_discover::is_git(&common_dir).is_ok() || std::env::current_dir().is_err();
+    if is_repository(&common_dir)? && judged() {
         Ok(Found::GitDir(GitDir { git_dir, common_dir }))
     } else {
         Ok(Found::Other)

@@ -46,10 +46,11 @@ pub(super) fn canonical(path: &Path) -> PathBuf {
         return found;
     }
     let plain = without_dots(path);
-    for existing in plain.ancestors().skip(1) {
+    for existing in plain.ancestors() {
         match fs::canonicalize(existing) {
             Ok(found) => {
-                return plain.strip_prefix(existing).map_or_else(|_| plain.clone(), |rest| found.join(rest));
+                let rest = plain.components().skip(existing.components().count());
+                return found.components().chain(rest).collect();
             }
             Err(error) if files::is_absence(&error) => {}
             Err(_) => break,
@@ -116,7 +117,7 @@ pub(super) fn dot_git(root: &Path) -> Result<DotGit, Unreadable> {
     } else if own.is_dir() {
         return Ok(DotGit::Directory { directory: own.clone(), own });
     }
-    match files::read(&path) {
+    match files::read_seen(&path, &own) {
         Ok(bytes) => Ok(match git_dir_from_dot_git(&bytes, root) {
             Some(git_dir) => DotGit::File { own, git_dir },
             None => DotGit::Unfinished { own },
@@ -187,7 +188,7 @@ mod tests {
         let canonical = |path: &str| canonical(&root.join(path));
         assert_eq!(canonical("link"), root.join("a"));
         assert_eq!(canonical("link/gone/deep"), root.join("a/gone/deep"));
-        assert_eq!(canonical("gone/../link"), root.join("a"));
+        assert_eq!(canonical("gone/../link").as_os_str(), root.join("a").as_os_str());
         assert_eq!(canonical("a/../gone"), root.join("gone"));
         fs::write(root.join("file"), "").unwrap();
         assert_eq!(canonical("file/below"), root.join("file/below"));

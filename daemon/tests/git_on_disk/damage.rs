@@ -249,6 +249,8 @@ fn what_may_not_be_read_is_unknown_and_not_missing() {
     let seen = look_with(&it.common_dir, &known).observation;
     assert!(is_unknown(&linked_of(&seen)[1]) && linked_of(&seen)[1].path == it.linked, "{seen:?}");
     assert!(seen.absences.is_empty());
+    let ObservedRepository::Present { unlisted, .. } = it.look().repository else { panic!("{seen:?}") };
+    assert!(unlisted.is_some(), "an entry that nobody knows may be anybody's");
     mode("600", &it.git_dir.join("gitdir"));
 
     mode("000", &it.common_dir.join("worktrees"));

@@ -234,10 +234,7 @@ fn a_worktree_that_is_being_made_is_waited_for() {
     let common_dir = main.join(".git/worktrees/linked/commondir");
     fs::write(&common_dir, "").unwrap();
     assert!(matches!(discover(&linked), Err(DiscoverError::Unfinished { .. })));
-    let waiting = {
-        let linked = linked.clone();
-        std::thread::spawn(move || discover_settled(&linked))
-    };
+    let waiting = std::thread::spawn(move || discover_settled(&linked));
     fs::write(&common_dir, "../..\n").unwrap();
     assert_eq!(waiting.join().unwrap().unwrap(), expected);
 }
@@ -256,6 +253,18 @@ fn what_may_not_be_read_is_unknown_and_not_absent() {
     assert!(matches!(found, Err(DiscoverError::Unreadable { .. })), "{found:?}");
     run("chmod", ["700".as_ref(), main.as_os_str()]);
     assert!(discover(&linked).is_ok());
+}
+
+#[test]
+fn a_working_directory_that_is_gone_hides_nothing() {
+    let scratch = Scratch::new();
+    let here = scratch.path("here");
+    fs::create_dir(&here).unwrap();
+    if working_in(&here, "discovery::a_working_directory_that_is_gone_hides_nothing") {
+        fs::remove_dir(std::env::current_dir().unwrap()).unwrap();
+        let (main, linked) = scratch.with_linked();
+        assert_eq!(discover(&linked).unwrap().common_dir, main.join(".git"));
+    }
 }
 
 #[test]

@@ -32,6 +32,8 @@ fn looking_again_sees_the_same_when_nothing_has_changed() {
     add(&it.main, &other);
     fs::remove_dir_all(other).unwrap();
     fs::create_dir(it.main.join(".git/worktrees/half-made")).unwrap();
+    fs::write(it.main.join(".git/worktrees/stray"), "").unwrap();
+    std::os::unix::fs::symlink("nowhere", it.main.join(".git/worktrees/link")).unwrap();
     let before = it.fingerprint();
     assert_eq!(before.again().digest, before.digest);
     assert_eq!(it.fingerprint().digest, before.digest);
@@ -49,30 +51,33 @@ fn ordinary_work_in_the_main_worktree_does_not_show() {
     assert_eq!(before.again().digest, before.digest);
 }
 
+/// What is done, and how.
+type Change = (&'static str, fn(&Taken));
+
 #[test]
 fn every_change_that_an_observation_rests_on_shows() {
-    let changes: [(&str, &dyn Fn(&Taken)); 16] = [
-        ("add", &|it| add(&it.main, &it.scratch.path("new"))),
-        ("remove", &|it| {
-            drop(git(&it.main, ["worktree".as_ref(), "remove".as_ref(), it.linked.as_os_str()]))
+    let changes: [Change; 16] = [
+        ("add", |it| add(&it.main, &it.scratch.path("new"))),
+        ("remove", |it| {
+            drop(git(&it.main, ["worktree".as_ref(), "remove".as_ref(), it.linked.as_os_str()]));
         }),
-        ("lock", &|it| drop(git(&it.main, ["worktree".as_ref(), "lock".as_ref(), it.linked.as_os_str()]))),
-        ("move", &|it| {
+        ("lock", |it| drop(git(&it.main, ["worktree".as_ref(), "lock".as_ref(), it.linked.as_os_str()]))),
+        ("move", |it| {
             let to = it.scratch.path("moved");
             git(&it.main, ["worktree".as_ref(), "move".as_ref(), it.linked.as_os_str(), to.as_os_str()]);
         }),
-        ("move by hand", &|it| fs::rename(&it.linked, it.scratch.path("moved")).unwrap()),
-        ("rm -rf", &|it| fs::remove_dir_all(&it.linked).unwrap()),
-        ("rm .git", &|it| fs::remove_file(it.linked.join(".git")).unwrap()),
-        ("a rewritten .git", &|it| rewrite(&it.linked.join(".git"))),
-        ("a rewritten gitdir", &|it| rewrite(&it.main.join(".git/worktrees/linked/gitdir"))),
-        ("a configuration", &|it| drop(git(&it.main, ["config", "core.bare", "true"]))),
-        ("a project file", &|it| fs::write(it.main.join("wtd.toml"), "").unwrap()),
-        ("a linked worktree's", &|it| fs::write(it.linked.join("wtd.toml"), "").unwrap()),
-        ("a common dir's", &|it| fs::write(it.main.join(".git/wtd.toml"), "").unwrap()),
-        ("an allocation file", &|it| fs::write(it.main.join(".git/worktrees/linked/wtd.json"), "").unwrap()),
-        ("the main worktree's", &|it| fs::write(it.main.join(".git/wtd.json"), "").unwrap()),
-        ("the repository moved away", &|it| fs::rename(&it.main, it.scratch.path("moved")).unwrap()),
+        ("move by hand", |it| fs::rename(&it.linked, it.scratch.path("moved")).unwrap()),
+        ("rm -rf", |it| fs::remove_dir_all(&it.linked).unwrap()),
+        ("rm .git", |it| fs::remove_file(it.linked.join(".git")).unwrap()),
+        ("a rewritten .git", |it| rewrite(&it.linked.join(".git"))),
+        ("a rewritten gitdir", |it| rewrite(&it.main.join(".git/worktrees/linked/gitdir"))),
+        ("a configuration", |it| drop(git(&it.main, ["config", "core.bare", "true"]))),
+        ("a project file", |it| fs::write(it.main.join("wtd.toml"), "").unwrap()),
+        ("a linked worktree's", |it| fs::write(it.linked.join("wtd.toml"), "").unwrap()),
+        ("a common dir's", |it| fs::write(it.main.join(".git/wtd.toml"), "").unwrap()),
+        ("an allocation file", |it| fs::write(it.main.join(".git/worktrees/linked/wtd.json"), "").unwrap()),
+        ("the main worktree's", |it| fs::write(it.main.join(".git/wtd.json"), "").unwrap()),
+        ("the repository moved away", |it| fs::rename(&it.main, it.scratch.path("moved")).unwrap()),
     ];
     for (what, change) in changes {
         let it = Taken::new();

@@ -10,8 +10,11 @@ use wtd::git::{DiscoverError, discover, files};
 
 use super::support::*;
 
+/// What is put in a file's place, and how.
+type Trap = (&'static str, fn(&Path));
+
 /// Things that a reader of an ordinary file may be made to open: each puts itself in the file's place.
-fn traps() -> Vec<(&'static str, fn(&Path))> {
+fn traps() -> Vec<Trap> {
     vec![
         ("a FIFO", |path| run("mkfifo", [path])),
         ("a link to a FIFO", |path| {

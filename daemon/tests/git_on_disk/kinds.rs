@@ -171,6 +171,19 @@ fn relative_worktrees_of_newer_git_are_read() {
 }
 
 #[test]
+fn a_repository_with_sha256_names_is_read_like_any_other() {
+    let scratch = Scratch::new();
+    git(&scratch.path(""), ["init", "-q", "--object-format=sha256", "main"]);
+    let (main, linked) = (scratch.path("main"), scratch.path("linked"));
+    commit(&main);
+    add(&main, &linked);
+    git(&main, ["checkout", "-q", "--detach"]);
+    assert!(is_finished(only(&look(&main.join(".git")))));
+    assert_eq!(discover(&main).unwrap().root, Some(main));
+    assert_eq!(discover(&linked).unwrap().root, Some(linked));
+}
+
+#[test]
 fn a_replaced_worktree_of_the_same_name_is_another_incarnation() {
     let scratch = Scratch::new();
     let (main, linked) = scratch.with_linked();

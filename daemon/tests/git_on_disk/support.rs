@@ -17,21 +17,21 @@ use wtd::domain::project::Project;
 use wtd::git::{Look, ObserveRequest, observe};
 
 /// A directory that is gone with the test.
-pub struct Scratch(TempDir);
+pub(crate) struct Scratch(TempDir);
 
 impl Scratch {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(TempDir::new().unwrap())
     }
 
     /// A path in it; the directory itself for the empty name.
-    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+    pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         let root = fs::canonicalize(self.0.path()).unwrap();
         if name.as_ref().as_os_str().is_empty() { root } else { root.join(name) }
     }
 
     /// A repository with one commit; its root.
-    pub fn repository(&self, name: impl AsRef<Path>) -> PathBuf {
+    pub(crate) fn repository(&self, name: impl AsRef<Path>) -> PathBuf {
         let root = self.path(name);
         git(&self.path(""), [OsStr::new("init"), OsStr::new("-q"), OsStr::new("--"), root.as_os_str()]);
         commit(&root);
@@ -39,7 +39,7 @@ impl Scratch {
     }
 
     /// A repository with one commit and a linked worktree; the roots of both.
-    pub fn with_linked(&self) -> (PathBuf, PathBuf) {
+    pub(crate) fn with_linked(&self) -> (PathBuf, PathBuf) {
         let root = self.repository("main");
         let linked = self.path("linked");
         add(&root, &linked);
@@ -47,24 +47,24 @@ impl Scratch {
     }
 }
 
-pub fn commit(root: &Path) {
+pub(crate) fn commit(root: &Path) {
     git(root, ["commit", "-q", "--allow-empty", "-m", "one"]);
 }
 
 /// `git worktree add --detach`.
-pub fn add(repository: &Path, worktree: &Path) {
+pub(crate) fn add(repository: &Path, worktree: &Path) {
     let add = ["worktree", "add", "-q", "--detach", "--"].map(OsStr::new);
     git(repository, add.into_iter().chain([worktree.as_os_str()]));
 }
 
 /// Runs git, which has to succeed; its output.
-pub fn git<S: AsRef<OsStr>>(directory: &Path, arguments: impl IntoIterator<Item = S>) -> Vec<u8> {
+pub(crate) fn git<S: AsRef<OsStr>>(directory: &Path, arguments: impl IntoIterator<Item = S>) -> Vec<u8> {
     let output = try_git(directory, arguments);
     assert!(output.status.success(), "git: {}", String::from_utf8_lossy(&output.stderr));
     output.stdout
 }
 
-pub fn try_git<S: AsRef<OsStr>>(directory: &Path, arguments: impl IntoIterator<Item = S>) -> Output {
+pub(crate) fn try_git<S: AsRef<OsStr>>(directory: &Path, arguments: impl IntoIterator<Item = S>) -> Output {
     Command::new("git")
         .args(["-c", "init.defaultBranch=main", "-c", "protocol.file.allow=always"])
         .args(arguments)
@@ -85,18 +85,18 @@ pub fn try_git<S: AsRef<OsStr>>(directory: &Path, arguments: impl IntoIterator<I
 }
 
 /// Runs another program, which has to succeed.
-pub fn run<S: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = S>) {
+pub(crate) fn run<S: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = S>) {
     assert!(Command::new(program).args(arguments).status().unwrap().success(), "{program}");
 }
 
 /// What `git rev-parse` says of a path, without the line end.
-pub fn rev_parse(directory: &Path, option: &str) -> PathBuf {
+pub(crate) fn rev_parse(directory: &Path, option: &str) -> PathBuf {
     let output = git(directory, ["rev-parse", "--path-format=absolute", option]);
     PathBuf::from(OsStr::from_bytes(output.strip_suffix(b"\n").unwrap()))
 }
 
 /// The paths that git lists, sorted.
-pub fn listed(common_dir: &Path) -> Vec<PathBuf> {
+pub(crate) fn listed(common_dir: &Path) -> Vec<PathBuf> {
     let output = git(common_dir, ["worktree", "list", "--porcelain", "-z"]);
     let paths = output.split(|&byte| byte == 0).filter_map(|attribute| attribute.strip_prefix(b"worktree "));
     let mut paths: Vec<PathBuf> = paths.map(|path| PathBuf::from(OsStr::from_bytes(path))).collect();
@@ -105,7 +105,7 @@ pub fn listed(common_dir: &Path) -> Vec<PathBuf> {
 }
 
 /// Whether the git program is at least this version. When it isn't, says that `test` is skipped.
-pub fn has_git(major: u32, minor: u32, test: &str) -> bool {
+pub(crate) fn has_git(major: u32, minor: u32, test: &str) -> bool {
     let version = String::from_utf8(git(Path::new("/"), ["--version"])).unwrap();
     let numbers: Vec<u32> =
         version.split([' ', '.']).filter_map(|word| word.trim().parse().ok()).take(2).collect();
@@ -117,16 +117,16 @@ pub fn has_git(major: u32, minor: u32, test: &str) -> bool {
 }
 
 /// Looks at a repository of which nothing is recorded.
-pub fn look(common_dir: &Path) -> Observation {
+pub(crate) fn look(common_dir: &Path) -> Observation {
     look_with(common_dir, &[]).observation
 }
 
 /// Looks at a repository of which this is recorded.
-pub fn look_with(common_dir: &Path, recorded: &[Recorded]) -> Look {
+pub(crate) fn look_with(common_dir: &Path, recorded: &[Recorded]) -> Look {
     look_hinted(common_dir, None, recorded)
 }
 
-pub fn look_hinted(common_dir: &Path, root_hint: Option<&Path>, recorded: &[Recorded]) -> Look {
+pub(crate) fn look_hinted(common_dir: &Path, root_hint: Option<&Path>, recorded: &[Recorded]) -> Look {
     observe(&ObserveRequest {
         common_dir: common_dir.to_owned(),
         root_hint: root_hint.map(Path::to_owned),
@@ -136,7 +136,7 @@ pub fn look_hinted(common_dir: &Path, root_hint: Option<&Path>, recorded: &[Reco
     })
 }
 
-pub fn main_of(observation: &Observation) -> Option<&ObservedWorktree> {
+pub(crate) fn main_of(observation: &Observation) -> Option<&ObservedWorktree> {
     match &observation.repository {
         ObservedRepository::Present { main, .. } => main.as_ref(),
         other => panic!("{other:?}"),
@@ -144,7 +144,7 @@ pub fn main_of(observation: &Observation) -> Option<&ObservedWorktree> {
 }
 
 /// The linked worktrees, in the order of their ids.
-pub fn linked_of(observation: &Observation) -> &[ObservedWorktree] {
+pub(crate) fn linked_of(observation: &Observation) -> &[ObservedWorktree] {
     match &observation.repository {
         ObservedRepository::Present { linked, unlisted: None, .. } => linked,
         other => panic!("{other:?}"),
@@ -152,31 +152,31 @@ pub fn linked_of(observation: &Observation) -> &[ObservedWorktree] {
 }
 
 /// The only linked worktree.
-pub fn only(observation: &Observation) -> &ObservedWorktree {
+pub(crate) fn only(observation: &Observation) -> &ObservedWorktree {
     match linked_of(observation) {
         [only] => only,
         other => panic!("{other:?}"),
     }
 }
 
-pub fn is_present(worktree: &ObservedWorktree) -> bool {
+pub(crate) fn is_present(worktree: &ObservedWorktree) -> bool {
     matches!(worktree.presence, Presence::Present { .. })
 }
 
-pub fn is_finished(worktree: &ObservedWorktree) -> bool {
+pub(crate) fn is_finished(worktree: &ObservedWorktree) -> bool {
     matches!(worktree.presence, Presence::Present { finished: true, .. })
 }
 
-pub fn is_missing(worktree: &ObservedWorktree) -> bool {
+pub(crate) fn is_missing(worktree: &ObservedWorktree) -> bool {
     matches!(worktree.presence, Presence::Missing { .. })
 }
 
-pub fn is_unknown(worktree: &ObservedWorktree) -> bool {
+pub(crate) fn is_unknown(worktree: &ObservedWorktree) -> bool {
     matches!(worktree.presence, Presence::Unknown(_))
 }
 
 /// What the registry would record of a worktree that was seen to be there.
-pub fn recorded(worktree: &ObservedWorktree, id: u128) -> Recorded {
+pub(crate) fn recorded(worktree: &ObservedWorktree, id: u128) -> Recorded {
     let Presence::Present { device, .. } = worktree.presence else { panic!("{worktree:?}") };
     Recorded {
         id: match worktree.claim {
@@ -192,47 +192,54 @@ pub fn recorded(worktree: &ObservedWorktree, id: u128) -> Recorded {
 }
 
 /// An allocation's id.
-pub fn allocation(id: u128) -> AllocationId {
-    format!("{:032x}", id).parse().unwrap()
+pub(crate) fn allocation(id: u128) -> AllocationId {
+    format!("{id:032x}").parse().unwrap()
 }
 
 /// Makes a file or directory old, as far as its time of change goes.
-pub fn age(path: &Path) {
-    let long_ago = SystemTime::now() - Duration::from_secs(3600);
+pub(crate) fn age(path: &Path) {
+    let long_ago = SystemTime::now() - Duration::from_hours(1);
     fs::File::open(path).unwrap().set_modified(long_ago).unwrap();
 }
 
+/// Set in a process that runs a test again.
+const AGAIN: &str = "WTD_TEST_AGAIN";
+
 /// Runs the calling test again in a process of another user, since nothing is forbidden to root. True in that
 /// process, where the test then does its work.
-pub fn as_nobody(test: &str) -> bool {
-    const MARK: &str = "WTD_TEST_AS_NOBODY";
-    if std::env::var_os(MARK).is_some() || !rustix::process::geteuid().is_root() {
+pub(crate) fn as_nobody(test: &str) -> bool {
+    if !rustix::process::geteuid().is_root() {
         return true;
     }
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(MARK, "1")
-        .env_remove("TMPDIR")
-        .env("HOME", "/")
-        .current_dir("/")
-        .uid(65534)
-        .gid(65534)
-        .output()
-        .unwrap();
+    again(test, Path::new("/"), |command| command.uid(65534).gid(65534))
+}
+
+/// Runs the calling test again in a process that works in `directory`. True in that process.
+pub(crate) fn working_in(directory: &Path, test: &str) -> bool {
+    again(test, directory, |command| command)
+}
+
+fn again(test: &str, directory: &Path, set: impl Fn(&mut Command) -> &mut Command) -> bool {
+    if std::env::var_os(AGAIN).is_some() {
+        return true;
+    }
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--nocapture"]).env(AGAIN, "1").env_remove("TMPDIR").env("HOME", "/");
+    let output = set(command.current_dir(directory)).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.contains("1 passed"), "{said}");
     false
 }
 
 /// A file system of its own, unmounted with the test at the latest.
-pub struct Disk {
-    pub path: PathBuf,
+pub(crate) struct Disk {
+    pub(crate) path: PathBuf,
     mounted: bool,
 }
 
 impl Disk {
     /// None where mounting isn't allowed; then it says that `test` is skipped.
-    pub fn mount(path: &Path, test: &str) -> Option<Self> {
+    pub(crate) fn mount(path: &Path, test: &str) -> Option<Self> {
         fs::create_dir_all(path).unwrap();
         let mount = Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(path).output();
         if mount.is_ok_and(|mount| mount.status.success()) {
@@ -242,7 +249,7 @@ impl Disk {
         None
     }
 
-    pub fn unmount(&mut self) {
+    pub(crate) fn unmount(&mut self) {
         run("umount", [&self.path]);
         self.mounted = false;
     }
