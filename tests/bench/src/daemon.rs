@@ -35,6 +35,8 @@ pub(crate) struct Daemon {
     pub(crate) socket: PathBuf,
     /// Sockets have short paths (unix(7)), so they are not beside the registry.
     _sockets: TempDir,
+    /// Where the daemon tells what systemd would want to know.
+    notifications: UnixDatagram,
 }
 
 /// What a process has used up.
@@ -71,10 +73,11 @@ impl Daemon {
             .stdin(Stdio::null())
             .spawn()
             .with_context(|| format!("{}", programs.daemon.display()))?;
-        let mut daemon = Self { child, ready_after: Duration::ZERO, socket, _sockets: sockets };
+        let mut daemon =
+            Self { child, ready_after: Duration::ZERO, socket, _sockets: sockets, notifications };
         let mut buffer = [0; 512];
         loop {
-            let read = notifications.recv(&mut buffer).context("wtd does not become ready")?;
+            let read = daemon.notifications.recv(&mut buffer).context("wtd does not become ready")?;
             if buffer.split_at(read).0.split(|byte| *byte == b'\n').any(|line| line == b"READY=1") {
                 break;
             }

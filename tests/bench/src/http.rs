@@ -54,7 +54,7 @@ impl Connection {
 }
 
 /// The status, where the body begins, and its length; none when the head is not complete.
-fn parse_head(received: &[u8]) -> anyhow::Result<Option<(u16, usize, usize)>> {
+pub(crate) fn parse_head(received: &[u8]) -> anyhow::Result<Option<(u16, usize, usize)>> {
     let Some(end) = received.windows(4).position(|bytes| bytes == b"\r\n\r\n") else { return Ok(None) };
     let head = std::str::from_utf8(received.split_at(end).0)?;
     let status = head.split(' ').nth(1).context("no status")?.parse()?;

@@ -1,15 +1,18 @@
 //! Many clients at once: answers for worktrees that are known, and allocations for those that are not.
 
 use std::path::{Path, PathBuf};
-use std::sync::Barrier;
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::task::JoinSet;
 
 use crate::Effort;
-use crate::daemon::{Daemon, Programs, pause};
-use crate::http::{Connection, put_worktree};
+use crate::daemon::{Daemon, Programs};
+use crate::http::{Connection, parse_head, put_worktree};
 use crate::report::{Report, Table};
 use crate::repositories::by_hand;
 use crate::samples::{Samples, Short};
@@ -25,8 +28,8 @@ const PACE: u32 = 200;
 enum Pace {
     /// As soon as the answer is there: this is the load that the daemon can just bear.
     Closed,
-    /// At fixed times. What an answer takes counts from then, so that a stall is not hidden by the requests that it
-    /// held up.
+    /// At fixed times. An answer that comes after the next request was due makes that one late by as much, so that a
+    /// stall is not hidden by the requests that it held up.
     Fixed(Duration),
 }
 
@@ -81,7 +84,8 @@ pub(crate) fn measure_answers(
     Ok(())
 }
 
-/// What answers took under load.
+/// What answers took under load. All clients are one thread: as many threads would take more of the processor than the
+/// daemon does.
 fn load(
     daemon: &Daemon,
     worktrees: &[PathBuf],
@@ -89,45 +93,74 @@ fn load(
     pace: Pace,
     time: Duration,
 ) -> anyhow::Result<Samples> {
-    let start = Barrier::new(clients);
     let requests: Vec<_> = worktrees.iter().map(|path| put_worktree(path)).collect::<Result<_, _>>()?;
-    thread::scope(|scope| {
-        let clients: Vec<_> = (0..clients)
-            .map(|number| {
-                let (start, requests) = (&start, &requests);
-                scope.spawn(move || -> anyhow::Result<Samples> {
-                    let connection = Connection::open(&daemon.socket);
-                    start.wait();
-                    let mut connection = connection?;
-                    let begin = Instant::now();
-                    let mut samples = Samples::default();
-                    // Each client begins elsewhere, and paced ones not all at once.
-                    let mut due = begin;
-                    if let Pace::Fixed(interval) = pace {
-                        due += interval * u32::try_from(number)? / u32::try_from(clients)?;
-                    }
-                    for request in requests.iter().cycle().skip(number * 3) {
-                        let sent = match pace {
-                            Pace::Closed => Instant::now(),
-                            Pace::Fixed(interval) => {
-                                pause(due.saturating_duration_since(Instant::now()));
-                                let sent = due;
-                                due += interval;
-                                sent
-                            }
-                        };
-                        connection.ask(request)?;
-                        samples.push(sent.elapsed());
-                        if begin.elapsed() >= time {
-                            break;
-                        }
-                    }
-                    Ok(samples)
-                })
-            })
-            .collect();
-        joined(clients)
+    let requests: Arc<[Vec<u8>]> = requests.into();
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let mut tasks = JoinSet::new();
+        for number in 0..clients {
+            let stream = UnixStream::connect(&daemon.socket).await?;
+            let client = Client { stream, requests: Arc::clone(&requests), first: number * 3, pace, time };
+            // Paced ones do not begin all at once.
+            let delay = match pace {
+                Pace::Closed => Duration::ZERO,
+                Pace::Fixed(interval) => interval * u32::try_from(number)? / u32::try_from(clients)?,
+            };
+            tasks.spawn(client.run(delay));
+        }
+        let mut all = Samples::default();
+        while let Some(samples) = tasks.join_next().await {
+            all.extend(samples??);
+        }
+        Ok(all)
     })
+}
+
+/// One connection of a load.
+struct Client {
+    stream: UnixStream,
+    requests: Arc<[Vec<u8>]>,
+    first: usize,
+    pace: Pace,
+    time: Duration,
+}
+
+impl Client {
+    async fn run(mut self, delay: Duration) -> anyhow::Result<Samples> {
+        let begin = Instant::now();
+        let mut due = begin + delay;
+        let mut samples = Samples::default();
+        let mut received = Vec::with_capacity(8192);
+        let requests = Arc::clone(&self.requests);
+        for request in requests.iter().cycle().skip(self.first) {
+            let mut sent = Instant::now();
+            if let Pace::Fixed(interval) = self.pace {
+                if sent < due {
+                    tokio::time::sleep_until(due.into()).await;
+                    // That this timer is late is not the daemon's doing.
+                    sent = Instant::now();
+                } else {
+                    sent = due;
+                }
+                due += interval;
+            }
+            self.stream.write_all(request).await?;
+            received.clear();
+            loop {
+                ensure!(self.stream.read_buf(&mut received).await? > 0, "the daemon closed the connection");
+                if let Some((status, body, length)) = parse_head(&received)?
+                    && received.len() >= body + length
+                {
+                    ensure!(status == 200, "the daemon answered {status}");
+                    break;
+                }
+            }
+            samples.push(sent.elapsed());
+            if begin.elapsed() >= self.time {
+                break;
+            }
+        }
+        Ok(samples)
+    }
 }
 
 /// The samples of all clients.
