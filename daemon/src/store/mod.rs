@@ -111,25 +111,13 @@ impl Registry {
         now: Moment,
     ) -> Result<Vec<Change>, StoreError> {
         self.check_in_place()?;
-        let mut changes = Vec::new();
-        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
-        for record in records {
-            match record {
-                Record::Repository(repository) => put_repository(&mut transaction, repository).await?,
-                Record::Allocation { allocation, kind } => {
-                    rows::put(&mut transaction, allocation).await?;
-                    let Some(kind) = *kind else { continue };
-                    let common_dir =
-                        ledger.repository(allocation.repository).map(|known| known.common_dir.as_path());
-                    let wire = wire::allocation(allocation, common_dir.unwrap_or(&allocation.git_dir), false);
-                    let sequence =
-                        rows::append_history(&mut transaction, allocation, kind, &wire, now).await?;
-                    changes.push(Change { sequence, at: wire::time(now), kind, allocation: wire });
-                }
-            }
+        let written = write(&mut self.connection, records, ledger, now).await;
+        if written.is_err() {
+            // SQLite rolls back by itself when the disk is full or fails (its "Transaction Control", 2.3). sqlx
+            // doesn't hear of that, takes the connection to be in a transaction for ever, and begins no other.
+            self.reconnect().await;
         }
-        transaction.commit().await?;
-        Ok(changes)
+        Ok(written?)
     }
 
     /// Ends the connection, leaving one file.
@@ -137,6 +125,32 @@ impl Registry {
         self.connection.close().await?;
         Ok(())
     }
+}
+
+async fn write(
+    connection: &mut SqliteConnection,
+    records: &[Record],
+    ledger: &Ledger,
+    now: Moment,
+) -> Result<Vec<Change>, sqlx::Error> {
+    let mut changes = Vec::new();
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    for record in records {
+        match record {
+            Record::Repository(repository) => put_repository(&mut transaction, repository).await?,
+            Record::Allocation { allocation, kind } => {
+                rows::put(&mut transaction, allocation).await?;
+                let Some(kind) = *kind else { continue };
+                let common_dir =
+                    ledger.repository(allocation.repository).map(|known| known.common_dir.as_path());
+                let wire = wire::allocation(allocation, common_dir.unwrap_or(&allocation.git_dir), false);
+                let sequence = rows::append_history(&mut transaction, allocation, kind, &wire, now).await?;
+                changes.push(Change { sequence, at: wire::time(now), kind, allocation: wire });
+            }
+        }
+    }
+    transaction.commit().await?;
+    Ok(changes)
 }
 
 async fn put_repository(

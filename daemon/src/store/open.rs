@@ -97,6 +97,19 @@ impl Registry {
         History { options: self.options.clone().read_only(true) }
     }
 
+    /// Replaces the connection by a fresh one. Where that fails the next write fails too, and tries again.
+    pub(super) async fn reconnect(&mut self) {
+        match SqliteConnection::connect_with(&self.options).await {
+            Ok(fresh) => {
+                let old = std::mem::replace(&mut self.connection, fresh);
+                if let Err(error) = old.close_hard().await {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "old connection not closed");
+                }
+            }
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "no fresh connection"),
+        }
+    }
+
     pub(super) fn corrupt(&self, why: String) -> StoreError {
         StoreError::Corrupt { path: self.path.clone(), why }
     }
