@@ -7,9 +7,13 @@
 mod harness;
 
 #[cfg(test)]
+mod concurrency;
+#[cfg(test)]
 mod moving;
 #[cfg(test)]
 mod offsets;
+#[cfg(test)]
+mod registry;
 #[cfg(test)]
 mod topologies;
 #[cfg(test)]

@@ -32,14 +32,30 @@ impl<'s> Daemon<'s> {
     /// Starts a daemon by a command of one's own, and waits until it says that it is ready.
     #[track_caller]
     pub(crate) fn start_command(sandbox: &'s Sandbox, command: Command) -> Self {
-        Self::try_start(sandbox, command)
+        Self::start_with_stdin(sandbox, command, Stdio::null())
+    }
+
+    /// As [`Daemon::start_command`], with this as its standard input.
+    #[track_caller]
+    pub(crate) fn start_with_stdin(sandbox: &'s Sandbox, command: Command, stdin: Stdio) -> Self {
+        Self::try_start(sandbox, command, stdin)
             .unwrap_or_else(|(status, log)| panic!("wtd ended ({status}): {log}"))
     }
 
-    /// As [`Daemon::start_command`]; gives the exit status and the log of one that ends instead.
-    pub(crate) fn try_start(
+    /// The exit status and the log of a daemon that has to refuse to start.
+    #[track_caller]
+    pub(crate) fn refused(sandbox: &'s Sandbox, command: Command) -> (ExitStatus, String) {
+        match Self::try_start(sandbox, command, Stdio::null()) {
+            Ok(daemon) => panic!("wtd should have refused to start: {}", daemon.log()),
+            Err(ended) => ended,
+        }
+    }
+
+    /// Gives the exit status and the log of one that ends instead.
+    fn try_start(
         sandbox: &'s Sandbox,
         mut command: Command,
+        stdin: Stdio,
     ) -> Result<Self, (ExitStatus, String)> {
         let number = sandbox.number();
         let notify = sandbox.path(format!("notify-{number}"));
@@ -50,7 +66,7 @@ impl<'s> Daemon<'s> {
         fs::set_permissions(&notify, fs::Permissions::from_mode(0o777)).unwrap();
         let child = command
             .env("NOTIFY_SOCKET", &notify)
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::null())
             .stderr(File::create(&log).unwrap())
             .spawn()

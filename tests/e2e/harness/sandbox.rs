@@ -153,10 +153,12 @@ impl Drop for Sandbox {
     fn drop(&mut self) {
         // A daemon that a client started belongs to nobody else.
         if let Ok(answer) = http::exchange(&self.socket(), "GET", "/v1/health", None)
-            && let Some(pid) = answer.json()["pid"].as_i64()
+            && let Ok(health) = serde_json::from_slice::<serde_json::Value>(&answer.body)
+            && let Some(pid) = health["pid"].as_i64()
             && let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw)
+            && rustix::process::kill_process(pid, rustix::process::Signal::KILL).is_err()
         {
-            drop(rustix::process::kill_process(pid, rustix::process::Signal::KILL));
+            eprintln!("the daemon has ended by itself");
         }
         if std::thread::panicking()
             && let Some(dir) = self.dir.take()
