@@ -49,6 +49,8 @@ pub async fn run(
         Some(socket) => socket,
         None => Socket::bind(config.socket.as_deref(), variable, &config.state_dir)?,
     };
+    // From here on nothing is relative, and no directory is kept from being unmounted.
+    std::env::set_current_dir("/").context("can't leave the working directory")?;
     info!(
         version = wtd_protocol::VERSION,
         registry = %registry_path.display(),

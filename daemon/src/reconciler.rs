@@ -15,7 +15,7 @@ use crate::domain::identity::AllocationId;
 use crate::domain::observation::{Claim, Observation, ObservedRepository, Presence, Recorded};
 use crate::domain::reconcile::{Outcome, reconcile};
 use crate::git::files;
-use crate::git::{Fingerprint, Look, ObserveRequest, observe};
+use crate::git::{Fingerprint, Look, Memory, ObserveRequest, observe};
 use crate::project_file;
 use crate::registry::{Decision, Snapshot, WriteError, Writer, allocation_file};
 use crate::watch::{Listener, Role, Watches, interest};
@@ -55,7 +55,7 @@ struct Inner {
     overflowed: Notify,
     permits: Semaphore,
     /// What the last look at each repository rests on.
-    looks: Mutex<HashMap<PathBuf, Fingerprint>>,
+    looks: Mutex<HashMap<PathBuf, LastLook>>,
     /// Repositories that can't be watched.
     polled: Mutex<HashSet<PathBuf>>,
     /// Roots of the configuration whose directories have to be searched again.
@@ -67,6 +67,14 @@ struct Inner {
 pub trait RootsListener: Send + Sync + std::fmt::Debug {
     /// Something came or went below `root`; false when it is no root.
     fn changed(&self, root: &Path) -> bool;
+}
+
+/// What the last look at a repository left behind.
+#[derive(Debug, Clone)]
+struct LastLook {
+    /// What the look rests on.
+    fingerprint: Fingerprint,
+    memory: Arc<Memory>,
 }
 
 /// Somebody who waits for a look.
@@ -287,7 +295,7 @@ impl Reconciler {
         let this = self.clone();
         let compare = move || {
             for common_dir in common_dirs {
-                let before = lock(&this.0.looks).get(&common_dir).cloned();
+                let before = lock(&this.0.looks).get(&common_dir).map(|last| last.fingerprint.clone());
                 if before.is_none_or(|before| before.racy || before.again() != before) {
                     this.mark(&common_dir);
                 }
@@ -378,38 +386,36 @@ impl Reconciler {
             .map(|allocation| as_recorded(allocation))
             .collect();
         let root_hint = root_hint.map(Path::to_owned).or_else(|| repository?.main_root.clone());
-        let request = ObserveRequest {
+        let memory =
+            lock(&self.0.looks).get(common_dir).map(|last| Arc::clone(&last.memory)).unwrap_or_default();
+        let mut request = ObserveRequest {
             common_dir: common_dir.to_owned(),
             root_hint,
             recorded,
+            memory,
             claims: &|id| snapshot.ledger.allocation(id).map(|allocation| as_recorded(allocation)),
             load_project: &project_file::load,
         };
         // What is known to be needed is watched before the first read, which then mostly is the only one.
-        let mut wanted = BTreeSet::from([(common_dir.to_owned(), Role::CommonDir)]);
-        wanted.extend(worktrees_dir(common_dir));
-        wanted.extend(request.root_hint.clone().map(|root| (root, Role::Root)));
-        for known in &request.recorded {
-            if !known.main {
-                wanted.insert((known.git_dir.clone(), Role::GitDir));
-            }
-            wanted.insert((known.path.clone(), Role::Root));
-        }
         let watches = self.watches();
-        let mut complete = watches.is_some_and(|watches| watches.set(common_dir, &wanted).complete);
-        let Look { mut observation, mut fingerprint } = observe(&request);
+        if let Some(watches) = watches
+            && !watches.are_set(common_dir)
+        {
+            watches.set(common_dir, first_watches(&request));
+        }
+        let mut look = observe(&request);
+        let mut complete = false;
         for _ in 0..ROUNDS {
-            let now_wanted = wanted_watches(&observation);
-            if now_wanted == wanted {
+            let Some(set) = watches.map(|watches| watches.set(common_dir, wanted_watches(&look.observation)))
+            else {
                 break;
-            }
-            wanted = now_wanted;
-            let Some(set) = watches.map(|watches| watches.set(common_dir, &wanted)) else { break };
+            };
             complete = set.complete;
             if !set.added {
                 break;
             }
-            Look { observation, fingerprint } = observe(&request);
+            request.memory = Arc::new(look.memory);
+            look = observe(&request);
         }
         if complete {
             lock(&self.0.polled).remove(common_dir);
@@ -417,7 +423,9 @@ impl Reconciler {
             // The sweep has to learn that there is something to poll.
             self.0.overflowed.notify_one();
         }
-        lock(&self.0.looks).insert(common_dir.to_owned(), fingerprint);
+        let Look { observation, fingerprint, memory } = look;
+        let last = LastLook { fingerprint, memory: Arc::new(memory) };
+        lock(&self.0.looks).insert(common_dir.to_owned(), last);
         observation
     }
 }
@@ -437,6 +445,20 @@ fn as_recorded(allocation: &Allocation) -> Recorded {
         device: allocation.device,
         main: allocation.is_main(),
     }
+}
+
+/// The watches that a repository is known to need before it is looked at for the first time.
+fn first_watches(request: &ObserveRequest<'_>) -> BTreeSet<(PathBuf, Role)> {
+    let mut wanted = BTreeSet::from([(request.common_dir.clone(), Role::CommonDir)]);
+    wanted.extend(worktrees_dir(&request.common_dir));
+    wanted.extend(request.root_hint.clone().map(|root| (root, Role::Root)));
+    for known in &request.recorded {
+        if !known.main {
+            wanted.insert((known.git_dir.clone(), Role::GitDir));
+        }
+        wanted.insert((known.path.clone(), Role::Root));
+    }
+    wanted
 }
 
 fn worktrees_dir(common_dir: &Path) -> Option<(PathBuf, Role)> {

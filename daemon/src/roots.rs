@@ -91,7 +91,7 @@ impl Roots {
             let mut found = find(&at);
             for _ in 0..3 {
                 let wanted = found.directories.iter().map(|dir| (dir.clone(), Role::Roots)).collect();
-                if !handle.watches().is_some_and(|watches| watches.set(&at, &wanted).added) {
+                if !handle.watches().is_some_and(|watches| watches.set(&at, wanted).added) {
                     break;
                 }
                 found = find(&at);

@@ -273,6 +273,10 @@ impl Step<'_> {
         if known.state == State::Stale {
             return Ok(());
         }
+        // git is writing there (`gitdir` is empty for a moment of a move): the next look will tell.
+        if self.observation.unsettled && matches!(worktree.presence, Presence::Unknown(_)) {
+            return Ok(());
+        }
         let mut after = known.clone();
         after.repository = repository;
         after.worktree_id.clone_from(&worktree.id);

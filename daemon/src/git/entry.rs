@@ -6,12 +6,14 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::claim;
 use super::files::{self, DotGitMarks, ReadError, Unreadable};
-use super::fingerprint::Marks;
+use super::fingerprint::{Marks, Part};
 use super::links::{self, DotGit};
+use super::memory::{self, Memory, Remembered};
 use super::observe::ObserveRequest;
 use crate::domain::identity::FileIdentity;
 use crate::domain::observation::{Claim, DotGitStamp, ObservedWorktree, Presence, Recorded};
@@ -30,6 +32,10 @@ pub(super) struct Looker<'a> {
     pub(super) unsettled: bool,
     /// The root of the main worktree.
     pub(super) main_root: Option<PathBuf>,
+    /// What the next look need not read again.
+    pub(super) memory: Memory,
+    /// Marks of what bears on every worktree.
+    pub(super) shared: Option<Part>,
     common_dir: &'a Path,
     worktrees: PathBuf,
     request: &'a ObserveRequest<'a>,
@@ -44,6 +50,8 @@ impl<'a> Looker<'a> {
             marks: Marks::new(),
             unsettled: false,
             main_root: None,
+            memory: Memory::default(),
+            shared: None,
             common_dir,
             worktrees: common_dir.join("worktrees"),
             request,
@@ -70,8 +78,41 @@ impl<'a> Looker<'a> {
 
     /// The entry `id` of `worktrees/`; none when it is none of git's, has just gone, or names no path.
     pub(super) fn entry(&mut self, id: &OsStr) -> Result<Option<ObservedWorktree>, Unreadable> {
+        if let Some(known) = self.recall(id) {
+            return Ok(Some(known));
+        }
+        let mut part = self.marks.part();
+        let found = self.read_entry(id, &mut part);
+        let part = part.seal();
+        self.marks.take_in(part);
+        if let Ok(Some(worktree)) = &found
+            && !part.racy
+            && memory::is_lasting(worktree)
+        {
+            let known = Remembered { marks: part.digest, worktree: Arc::new(worktree.clone()) };
+            self.memory.entries.insert(id.to_owned(), known);
+        }
+        found
+    }
+
+    /// The entry as it was when last read, if nothing that it was read from has changed.
+    fn recall(&mut self, id: &OsStr) -> Option<ObservedWorktree> {
+        let known = self.request.memory.recall(id, self.shared?)?;
+        let mut part = self.marks.part();
+        part.entry(&self.worktrees.join(id));
+        part.root(&known.worktree.path);
+        let part = part.seal();
+        if part.racy || part.digest != known.marks {
+            return None;
+        }
+        self.marks.take_in(part);
+        self.memory.entries.insert(id.to_owned(), known.clone());
+        Some((*known.worktree).clone())
+    }
+
+    fn read_entry(&mut self, id: &OsStr, part: &mut Marks) -> Result<Option<ObservedWorktree>, Unreadable> {
         let git_dir = self.worktrees.join(id);
-        let marks = self.marks.entry(&git_dir);
+        let marks = part.entry(&git_dir);
         // Git makes no symbolic link here. One that was put here leads out of the repository.
         let directory = match links::present(marks.directory) {
             Ok(Some(metadata)) if metadata.is_dir() => metadata,
@@ -99,7 +140,7 @@ impl<'a> Looker<'a> {
             // Git can make nothing of it either.
             (Err(_), None) => return Ok(None),
         };
-        self.marks.root(&path);
+        part.root(&path);
         let finished = !locked || (exists(&git_dir, "index") && !exists(&git_dir, "index.lock"));
         let presence = match unknown {
             Some(reason) => Presence::Unknown(reason),

@@ -47,15 +47,18 @@ impl Fingerprint {
         let covered = Arc::clone(&self.covered);
         let mut marks = Marks::new();
         marks.repository(&covered.common_dir);
+        marks.shared(covered.main.as_deref(), &covered.common_dir);
         if let Some(root) = &covered.main {
             marks.root(root);
         }
         let worktrees = covered.common_dir.join("worktrees");
         for (id, root) in &covered.entries {
-            marks.entry(&worktrees.join(id));
+            let mut part = marks.part();
+            part.entry(&worktrees.join(id));
             if let Some(root) = root {
-                marks.root(root);
+                part.root(root);
             }
+            marks.take_in(part.seal());
         }
         for root in &covered.absent {
             marks.root(root);
@@ -103,6 +106,14 @@ pub(super) struct EntryMarks {
     pub(super) gitdir: io::Result<Metadata>,
     /// Its `locked`, links not followed.
     pub(super) locked: io::Result<Metadata>,
+}
+
+/// The marks of one worktree, or of what several have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Part {
+    pub(super) digest: [u8; 32],
+    /// As in [`Fingerprint::racy`].
+    pub(super) racy: bool,
 }
 
 /// Collects marks in the order of the looks.
@@ -160,6 +171,34 @@ impl Marks {
     pub(super) fn origin(&mut self, git_dir: &Path) {
         self.identity(git_dir);
         self.number(files::device_above(git_dir).unwrap_or(u64::MAX));
+    }
+
+    /// Marks of a part of the look, to be told apart from the rest.
+    pub(super) fn part(&self) -> Self {
+        Self { digest: Sha256::new(), racy_from_ns: self.racy_from_ns, racy: false }
+    }
+
+    /// Ends a part.
+    pub(super) fn seal(self) -> Part {
+        Part { digest: self.digest.finalize().into(), racy: self.racy }
+    }
+
+    /// Takes a part in.
+    pub(super) fn take_in(&mut self, part: Part) {
+        self.digest.update(part.digest);
+        self.racy |= part.racy;
+    }
+
+    /// What in the main worktree and the common dir bears on every worktree.
+    pub(super) fn shared(&mut self, main_root: Option<&Path>, common_dir: &Path) -> Part {
+        let mut part = self.part();
+        for directory in main_root.into_iter().chain([common_dir]) {
+            part.path(directory);
+            part.mark(&directory.join(PROJECT_FILE)).ok();
+        }
+        let part = part.seal();
+        self.take_in(part);
+        part
     }
 
     /// Ends the look.

@@ -8,6 +8,7 @@ pub mod discover;
 pub mod files;
 pub mod fingerprint;
 pub mod head;
+pub mod memory;
 pub mod observe;
 
 mod absence;
@@ -20,4 +21,5 @@ mod main_worktree;
 pub use discover::{DiscoverError, Discovered, discover, discover_settled};
 pub use fingerprint::Fingerprint;
 pub use head::branch;
+pub use memory::Memory;
 pub use observe::{Look, ObserveRequest, observe};

@@ -5,11 +5,13 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::absence::{self, Seen};
 use super::entry::Looker;
 use super::files::{self, Unreadable};
 use super::fingerprint::{Covered, Fingerprint};
+use super::memory::Memory;
 use super::{git_dir, main_worktree};
 use crate::domain::identity::{AllocationId, FileIdentity};
 use crate::domain::observation::{Observation, ObservedRepository, ObservedWorktree, Recorded};
@@ -26,6 +28,8 @@ pub struct ObserveRequest<'a> {
     pub recorded: Vec<Recorded>,
     /// What the registry has for the allocation that an allocation file names.
     pub claims: &'a dyn Fn(AllocationId) -> Option<Recorded>,
+    /// What is remembered of the last look at this repository.
+    pub memory: Arc<Memory>,
     /// Reads a project's configuration, given the worktree's root, the main worktree's root and the common
     /// dir.
     pub load_project: &'a dyn Fn(&Path, Option<&Path>, &Path) -> Project,
@@ -49,6 +53,8 @@ pub struct Look {
     /// Marks of what was looked at, each taken before the thing itself was read, so that no change falls
     /// between the two.
     pub fingerprint: Fingerprint,
+    /// What the next look at this repository need not read again.
+    pub memory: Memory,
 }
 
 /// Looks at a repository. Blocks, and asks git only when everything else speaks for a removal.
@@ -75,6 +81,9 @@ fn look_at(common_dir: &Path, request: &ObserveRequest<'_>) -> Look {
     let hint = request.root_hint.as_deref().or(recorded_main.map(|recorded| recorded.path.as_path()));
     covered.main = main_worktree::root(common_dir, hint);
     looker.main_root.clone_from(&covered.main);
+    let shared = looker.marks.shared(covered.main.as_deref(), common_dir);
+    looker.memory.shared = (!shared.racy).then_some(shared.digest);
+    looker.shared = Some(shared);
     let main = covered.main.as_deref().map(|root| looker.main(root, identity));
 
     let mut linked = Vec::new();
@@ -110,6 +119,7 @@ fn look_at(common_dir: &Path, request: &ObserveRequest<'_>) -> Look {
             unsettled: looker.unsettled,
         },
         fingerprint: looker.marks.finish(covered),
+        memory: looker.memory,
     }
 }
 
@@ -152,5 +162,6 @@ fn without_repository(common_dir: &Path, repository: ObservedRepository) -> Look
             unsettled: false,
         },
         fingerprint: Fingerprint::unproven(common_dir),
+        memory: Memory::default(),
     }
 }

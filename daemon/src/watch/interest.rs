@@ -68,6 +68,11 @@ impl Change {
     }
 }
 
+/// Whether an event tells of a change at all.
+pub fn is_change(kind: EventKind) -> bool {
+    Change::of(kind).is_some()
+}
+
 /// Whether an event can mean that the directory which a watch is on has been replaced by another of the same name.
 /// Such a watch is set anew: inodes are used again, and a late event for the old directory can have ended the watch on
 /// the new one (measured; rule 4 of the watch rules).

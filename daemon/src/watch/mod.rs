@@ -50,7 +50,7 @@ impl std::fmt::Debug for Watches {
 #[derive(Debug, Default)]
 struct Index {
     by_path: HashMap<PathBuf, Vec<(PathBuf, Role)>>,
-    by_key: HashMap<PathBuf, HashSet<PathBuf>>,
+    by_key: HashMap<PathBuf, BTreeSet<(PathBuf, Role)>>,
     /// Watched paths whose directory may have been replaced since the watch was set.
     suspect: HashSet<PathBuf>,
 }
@@ -91,8 +91,13 @@ impl Watches {
         *lock(&self.limit)
     }
 
+    /// Whether anything is watched for `key`.
+    pub fn are_set(&self, key: &Path) -> bool {
+        self.index.read().unwrap_or_else(PoisonError::into_inner).by_key.contains_key(key)
+    }
+
     /// Watches exactly these directories for `key`. Blocks for some 80 µs for each watch that is set.
-    pub fn set(&self, key: &Path, wanted: &BTreeSet<(PathBuf, Role)>) -> Set {
+    pub fn set(&self, key: &Path, wanted: BTreeSet<(PathBuf, Role)>) -> Set {
         let (to_watch, to_drop) = self.index_mut(|index| index.replace(key, wanted));
         let mut watcher = lock(&self.watcher);
         let Some(watcher) = watcher.as_mut() else { return Set { added: false, complete: false } };
@@ -127,7 +132,7 @@ impl Watches {
 
     /// Watches nothing for `key` any more.
     pub fn remove(&self, key: &Path) {
-        self.set(key, &BTreeSet::new());
+        self.set(key, BTreeSet::new());
     }
 
     fn reached(&self, limit: Limit) {
@@ -143,14 +148,12 @@ impl Watches {
 
 impl Index {
     /// Notes what `key` wants now. Gives the paths to watch (anew) and those that nobody wants any more.
-    fn replace(&mut self, key: &Path, wanted: &BTreeSet<(PathBuf, Role)>) -> (Vec<PathBuf>, Vec<PathBuf>) {
-        let paths: HashSet<PathBuf> = wanted.iter().map(|(path, _)| path.clone()).collect();
+    fn replace(&mut self, key: &Path, wanted: BTreeSet<(PathBuf, Role)>) -> (Vec<PathBuf>, Vec<PathBuf>) {
         let before = self.by_key.remove(key).unwrap_or_default();
-        let mut to_watch: Vec<PathBuf> = Vec::new();
         let mut to_drop = Vec::new();
-        for path in before.difference(&paths) {
+        for (path, role) in before.difference(&wanted) {
             if let Some(owners) = self.by_path.get_mut(path) {
-                owners.retain(|(owner, _)| owner != key);
+                owners.retain(|(owner, as_role)| owner != key || as_role != role);
                 if owners.is_empty() {
                     self.by_path.remove(path);
                     self.suspect.remove(path);
@@ -158,20 +161,25 @@ impl Index {
                 }
             }
         }
-        for path in &paths {
+        let mut to_watch: Vec<PathBuf> = Vec::new();
+        for (path, role) in wanted.difference(&before) {
             let owners = self.by_path.entry(path.clone()).or_default();
-            if owners.is_empty() || self.suspect.remove(path) {
+            if owners.is_empty() {
                 to_watch.push(path.clone());
             }
-            owners.retain(|(owner, _)| owner != key);
+            owners.push((key.to_owned(), role.clone()));
         }
-        for (path, role) in wanted {
-            if let Some(owners) = self.by_path.get_mut(path) {
-                owners.push((key.to_owned(), role.clone()));
+        if !self.suspect.is_empty() {
+            for (path, _) in &wanted {
+                if self.suspect.remove(path) && !to_watch.contains(path) {
+                    to_watch.push(path.clone());
+                }
             }
         }
-        if !paths.is_empty() {
-            self.by_key.insert(key.to_owned(), paths);
+        // A path that is wanted in another role now was let go of above, and is watched again here.
+        to_drop.retain(|path| !self.by_path.contains_key(path));
+        if !wanted.is_empty() {
+            self.by_key.insert(key.to_owned(), wanted);
         }
         (to_watch, to_drop)
     }
@@ -196,6 +204,10 @@ fn on_event(event: notify::Result<Event>, index: &RwLock<Index>, listener: &dyn 
             return listener.overflowed();
         }
     };
+    // Nine of ten events: `git` and we ourselves open files to read them.
+    if !interest::is_change(event.kind) {
+        return;
+    }
     for path in &event.paths {
         let (concerned, replaced) = {
             let index = index.read().unwrap_or_else(PoisonError::into_inner);
@@ -243,8 +255,8 @@ mod tests {
         }
         let (sender, told) = mpsc::channel();
         let watches = Watches::new(Arc::new(Told(sender)));
-        watches.set(&a, &roles(&[(&a, Role::CommonDir)]));
-        watches.set(&b, &roles(&[(&b, Role::CommonDir)]));
+        watches.set(&a, roles(&[(&a, Role::CommonDir)]));
+        watches.set(&b, roles(&[(&b, Role::CommonDir)]));
         std::fs::write(b.join("index"), "").unwrap();
         std::fs::create_dir(b.join("worktrees")).unwrap();
         assert_eq!(told.recv_timeout(Duration::from_secs(10)).unwrap(), b);
@@ -258,13 +270,13 @@ mod tests {
         let (sender, told) = mpsc::channel();
         let watches = Watches::new(Arc::new(Told(sender)));
         std::fs::create_dir(&worktrees).unwrap();
-        watches.set(dir.path(), &wanted);
+        watches.set(dir.path(), wanted.clone());
         for round in 0..50 {
             std::fs::remove_dir_all(&worktrees).unwrap();
             std::fs::create_dir(&worktrees).unwrap();
             told.recv_timeout(Duration::from_secs(10)).unwrap();
             // As the reconcile step does: set the watches again until nothing is added, with every event taken in.
-            while watches.set(dir.path(), &wanted).added
+            while watches.set(dir.path(), wanted.clone()).added
                 || told.recv_timeout(Duration::from_millis(20)).is_ok()
             {}
             std::fs::create_dir(worktrees.join("entry")).unwrap();

@@ -54,9 +54,9 @@ fn ordinary_work_in_the_main_worktree_does_not_show() {
 /// What is done, and how.
 type Change = (&'static str, fn(&Taken));
 
-#[test]
-fn every_change_that_an_observation_rests_on_shows() {
-    let changes: [Change; 16] = [
+/// Everything that an observation rests on, changed.
+fn changes() -> [Change; 16] {
+    [
         ("add", |it| add(&it.main, &it.scratch.path("new"))),
         ("remove", |it| {
             drop(git(&it.main, ["worktree".as_ref(), "remove".as_ref(), it.linked.as_os_str()]));
@@ -78,8 +78,12 @@ fn every_change_that_an_observation_rests_on_shows() {
         ("an allocation file", |it| fs::write(it.main.join(".git/worktrees/linked/wtd.json"), "").unwrap()),
         ("the main worktree's", |it| fs::write(it.main.join(".git/wtd.json"), "").unwrap()),
         ("the repository moved away", |it| fs::rename(&it.main, it.scratch.path("moved")).unwrap()),
-    ];
-    for (what, change) in changes {
+    ]
+}
+
+#[test]
+fn every_change_that_an_observation_rests_on_shows() {
+    for (what, change) in changes() {
         let it = Taken::new();
         let before = it.fingerprint();
         change(&it);
@@ -129,4 +133,26 @@ fn an_unmounted_disk_shows_where_nothing_else_does() {
 fn a_repository_that_is_not_there_proves_nothing() {
     let scratch = Scratch::new();
     assert!(look_with(&scratch.path("none"), &[]).fingerprint.racy);
+}
+
+#[test]
+fn what_is_remembered_never_hides_a_change() {
+    for (what, change) in changes() {
+        let it = Taken::new();
+        let common_dir = it.main.join(".git");
+        // What was changed just now is not remembered yet: file times have the grain of a clock tick.
+        let mut remembered = look_with(&common_dir, &[]);
+        while remembered.fingerprint.racy {
+            remembered = look_with(&common_dir, &[]);
+        }
+        let unchanged = look_remembering(&common_dir, remembered.memory.clone());
+        assert_eq!(
+            format!("{:?}", unchanged.observation),
+            format!("{:?}", remembered.observation),
+            "before {what}"
+        );
+        change(&it);
+        let recalled = look_remembering(&common_dir, remembered.memory).observation;
+        assert_eq!(format!("{recalled:?}"), format!("{:?}", look(&common_dir)), "{what}");
+    }
 }

@@ -14,7 +14,7 @@ use wtd::domain::observation::{
     Claim, Observation, ObservedRepository, ObservedWorktree, Presence, Recorded,
 };
 use wtd::domain::project::Project;
-use wtd::git::{Look, ObserveRequest, observe};
+use wtd::git::{Look, Memory, ObserveRequest, observe};
 
 /// A directory that is gone with the test.
 pub(crate) struct Scratch(TempDir);
@@ -127,11 +127,21 @@ pub(crate) fn look_with(common_dir: &Path, recorded: &[Recorded]) -> Look {
 }
 
 pub(crate) fn look_hinted(common_dir: &Path, root_hint: Option<&Path>, recorded: &[Recorded]) -> Look {
+    look_at(common_dir, root_hint, recorded, Memory::default())
+}
+
+/// Looks at a repository of which this is remembered.
+pub(crate) fn look_remembering(common_dir: &Path, memory: Memory) -> Look {
+    look_at(common_dir, None, &[], memory)
+}
+
+fn look_at(common_dir: &Path, root_hint: Option<&Path>, recorded: &[Recorded], memory: Memory) -> Look {
     observe(&ObserveRequest {
         common_dir: common_dir.to_owned(),
         root_hint: root_hint.map(Path::to_owned),
         recorded: recorded.to_vec(),
         claims: &|id| recorded.iter().find(|recorded| recorded.id == id).cloned(),
+        memory: memory.into(),
         load_project: &|root, _, _| Project::named(&root.to_string_lossy()),
     })
 }
