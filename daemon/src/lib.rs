@@ -84,6 +84,7 @@ fn start(cli: &cli::Cli, passed: ListenFd) -> anyhow::Result<()> {
     telemetry::start(&config.log, cli.detached, &config.state_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        .max_blocking_threads(64)
         .thread_name("wtd")
         .enable_all()
         .build()?;

@@ -11,7 +11,9 @@ use tokio::time::Instant;
 use tracing::{Instrument, debug, info_span, warn};
 
 use crate::domain::allocation::Allocation;
-use crate::domain::identity::AllocationId;
+use crate::domain::draft::{Record, Surroundings};
+use crate::domain::identity::{AllocationId, RepositoryId};
+use crate::domain::ledger::{Ledger, Overlap};
 use crate::domain::observation::{Claim, Observation, ObservedRepository, Presence, Recorded};
 use crate::domain::reconcile::{Outcome, reconcile};
 use crate::git::files;
@@ -37,7 +39,7 @@ const AGAIN: [Duration; 5] = [
 const POLL: Duration = Duration::from_secs(2);
 
 /// How many repositories are looked at together.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 8;
 
 /// How often one look is repeated because it set watches, so that what happened just before them is seen too.
 const ROUNDS: usize = 5;
@@ -308,39 +310,34 @@ impl Reconciler {
 
     /// One look and its commit; true when another look should follow soon.
     async fn look(&self, key: &Path, root_hint: Option<PathBuf>) -> Result<bool, WriteError> {
-        let Ok(_permit) = self.0.permits.acquire().await else { return Err(WriteError::ShuttingDown) };
         let (this, common_dir) = (self.clone(), key.to_owned());
-        let observed =
-            tokio::task::spawn_blocking(move || this.observe(&common_dir, root_hint.as_deref())).await;
+        let observed = {
+            // Only looks are held back: the more steps wait for the writer together, the cheaper each is.
+            let Ok(_permit) = self.0.permits.acquire().await else { return Err(WriteError::ShuttingDown) };
+            tokio::task::spawn_blocking(move || this.observe(&common_dir, root_hint.as_deref())).await
+        };
         let Ok(observation) = observed else { return Err(WriteError::ShuttingDown) };
         let unsettled = observation.unsettled;
         let before = self.0.writer.snapshot();
-        let seen = self
-            .0
-            .writer
-            .commit(move |ledger, system| {
-                let Outcome { repository, ledger, records, sightings, unallocated, look_again } =
-                    reconcile(ledger, &observation, system)?;
-                let files: Vec<(AllocationId, Claim)> =
-                    sightings.iter().map(|sighting| (sighting.id, sighting.claim.clone())).collect();
-                let displaced = records
-                    .iter()
-                    .any(|record| matches!(record, crate::domain::draft::Record::Repository(_)));
-                let seen = repository.map(|id| (id, sightings, unallocated));
-                let decision = Decision { ledger, records, seen };
-                Ok((Some(decision), (repository, files, look_again, displaced)))
-            })
-            .await?;
-        let (repository, files, look_again, displaced) = seen;
+        let seen = self.0.writer.commit(move |ledger, system| decide(ledger, &observation, system)).await?;
         let after = self.0.writer.snapshot();
-        if displaced {
-            self.unwatch_displaced(&before, &after);
+        for displaced in &seen.displaced {
+            if after.ledger.at_common_dir(displaced).is_none() {
+                self.forget(displaced);
+            }
         }
-        if repository.is_none() && after.ledger.at_common_dir(key).is_none() {
+        if seen.repository.is_none() {
             self.forget(key);
         }
-        let to_write: Vec<(Arc<Allocation>, Claim)> = files
+        // A file that was right at the last look, and is as it was, is right.
+        let is_settled = |id, claim: &Claim| {
+            before.sighting(id).is_some_and(|last| last.claim == *claim)
+                && matches!((before.ledger.allocation(id), after.ledger.allocation(id)), (Some(a), Some(b)) if Arc::ptr_eq(a, b))
+        };
+        let to_write: Vec<(Arc<Allocation>, Claim)> = seen
+            .files
             .into_iter()
+            .filter(|(id, claim)| !is_settled(*id, claim))
             .filter_map(|(id, claim)| Some((Arc::clone(after.ledger.allocation(id)?), claim)))
             .collect();
         if !to_write.is_empty() {
@@ -351,8 +348,8 @@ impl Reconciler {
             });
         }
         self.notice_stale();
-        debug!(look_again, unsettled, "looked");
-        Ok(look_again || unsettled)
+        debug!(look_again = seen.look_again, unsettled, "looked");
+        Ok(seen.look_again || unsettled)
     }
 
     /// Stops all watching and polling of a repository.
@@ -362,14 +359,6 @@ impl Reconciler {
         }
         lock(&self.0.polled).remove(common_dir);
         lock(&self.0.looks).remove(common_dir);
-    }
-
-    fn unwatch_displaced(&self, before: &Snapshot, after: &Snapshot) {
-        for repository in before.ledger.repositories().filter(|repository| repository.watched) {
-            if after.ledger.at_common_dir(&repository.common_dir).is_none() {
-                self.forget(&repository.common_dir);
-            }
-        }
     }
 
     /// Watches, then reads, and reads again whenever reading showed something more to watch. Blocks.
@@ -428,6 +417,37 @@ impl Reconciler {
         lock(&self.0.looks).insert(common_dir.to_owned(), last);
         observation
     }
+}
+
+/// What a look came to, for what follows its commit.
+struct Seen {
+    repository: Option<RepositoryId>,
+    /// Each worktree that is there, with what its allocation file said.
+    files: Vec<(AllocationId, Claim)>,
+    /// Common dirs at which a repository was, and is not any more.
+    displaced: Vec<PathBuf>,
+    look_again: bool,
+}
+
+fn decide(
+    ledger: &Ledger,
+    observation: &Observation,
+    system: &mut impl Surroundings,
+) -> Result<(Option<Decision>, Seen), Overlap> {
+    let Outcome { repository, ledger: after, records, sightings, unallocated, look_again } =
+        reconcile(ledger, observation, system)?;
+    let changed = records.iter().filter_map(|record| match record {
+        Record::Repository(now) => ledger.repository(now.id).map(|before| (before, now)),
+        Record::Allocation { .. } => None,
+    });
+    let displaced = changed
+        .filter(|(before, now)| before.watched && (before.common_dir != now.common_dir || !now.watched))
+        .map(|(before, _)| before.common_dir.clone())
+        .collect();
+    let files = sightings.iter().map(|sighting| (sighting.id, sighting.claim.clone())).collect();
+    let seen = repository.map(|id| (id, sightings, unallocated));
+    let decision = Decision { ledger: after, records, seen };
+    Ok((Some(decision), Seen { repository, files, displaced, look_again }))
 }
 
 /// The common dirs of the watched repositories.

@@ -24,12 +24,7 @@ pub async fn run(writer: &Writer, reconciler: &Reconciler, engine: &Engine) {
 
 async fn release(writer: &Writer, reconciler: &Reconciler, engine: &Engine) {
     let snapshot = writer.snapshot();
-    let stale: Vec<Arc<Allocation>> = snapshot
-        .ledger
-        .allocations()
-        .filter(|allocation| allocation.state == State::Stale)
-        .cloned()
-        .collect();
+    let stale: Vec<Arc<Allocation>> = snapshot.ledger.in_state(State::Stale).cloned().collect();
     if stale.is_empty() {
         return;
     }

@@ -29,6 +29,8 @@ pub struct Ledger {
     repositories: HashMap<RepositoryId, Arc<Repository>>,
     /// Watched repositories only.
     by_common_dir: HashMap<PathBuf, RepositoryId>,
+    by_repository_identity: HashMap<FileIdentity, RepositoryId>,
+    by_state: HashMap<State, OrdSet<AllocationId>>,
 }
 
 /// Two allocations claim one thing that only one can have.
@@ -86,12 +88,17 @@ impl Ledger {
 
     /// The repository whose common dir has this identity, wherever it was last seen.
     pub fn repository_of(&self, identity: FileIdentity) -> Option<&Arc<Repository>> {
-        self.repositories.values().find(|repository| repository.identity == identity)
+        self.by_repository_identity.get(&identity).and_then(|id| self.repositories.get(id))
     }
 
     /// How many allocations are in `state`.
     pub fn count(&self, state: State) -> usize {
-        self.allocations.values().filter(|allocation| allocation.state == state).count()
+        self.by_state.get(&state).map_or(0, OrdSet::len)
+    }
+
+    /// The allocations in `state`, oldest first.
+    pub fn in_state(&self, state: State) -> impl Iterator<Item = &Arc<Allocation>> {
+        self.by_state.get(&state).into_iter().flatten().filter_map(|id| self.allocations.get(id))
     }
 
     /// The allocation that moved a service to `port`.
@@ -106,6 +113,12 @@ impl Ledger {
         {
             self.by_common_dir.remove(&before.common_dir.clone());
         }
+        if let Some(before) = self.repositories.get(&repository.id)
+            && self.by_repository_identity.get(&before.identity) == Some(&before.id)
+        {
+            self.by_repository_identity.remove(&before.identity.clone());
+        }
+        self.by_repository_identity.insert(repository.identity, repository.id);
         if repository.watched {
             self.by_common_dir.insert(repository.common_dir.clone(), repository.id);
         }
@@ -135,6 +148,7 @@ impl Ledger {
             self.by_git_dir.insert(allocation.identity, id);
         }
         self.by_repository.entry(allocation.repository).or_default().insert(id);
+        self.by_state.entry(allocation.state).or_default().insert(id);
         self.allocations.insert(id, allocation);
         Ok(())
     }
@@ -157,6 +171,9 @@ impl Ledger {
         }
         if self.by_git_dir.get(&before.identity) == Some(&id) {
             self.by_git_dir.remove(&before.identity);
+        }
+        if let Some(alike) = self.by_state.get_mut(&before.state) {
+            alike.remove(&id);
         }
         if let Some(siblings) = self.by_repository.get_mut(&before.repository) {
             siblings.remove(&id);

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::identity::{AllocationId, FileIdentity};
 use super::project::Project;
@@ -67,8 +68,8 @@ pub struct ObservedWorktree {
     pub locked: bool,
     /// What the allocation file says.
     pub claim: Claim,
-    /// The project's configuration as this worktree sees it.
-    pub project: Project,
+    /// The project's configuration as this worktree sees it; worktrees that see the same share it.
+    pub project: Arc<Project>,
 }
 
 /// What is at a worktree's root directory.

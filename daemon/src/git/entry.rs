@@ -41,6 +41,8 @@ pub(super) struct Looker<'a> {
     request: &'a ObserveRequest<'a>,
     now: SystemTime,
     local: HashMap<u64, bool>,
+    /// The project that was loaded last; most worktrees of a repository have the same.
+    project: Option<Arc<Project>>,
 }
 
 impl<'a> Looker<'a> {
@@ -57,6 +59,7 @@ impl<'a> Looker<'a> {
             request,
             now: SystemTime::now(),
             local: HashMap::new(),
+            project: None,
         }
     }
 
@@ -199,13 +202,17 @@ impl<'a> Looker<'a> {
     }
 
     /// A directory that isn't the worktree's has no say in what the project declares.
-    fn project(&self, root: &Path, presence: &Presence) -> Project {
+    fn project(&mut self, root: &Path, presence: &Presence) -> Arc<Project> {
         let main_root = self.main_root.as_deref();
         let root = match presence {
             Presence::Present { .. } => root,
             _ => main_root.unwrap_or(self.common_dir),
         };
-        (self.request.load_project)(root, main_root, self.common_dir)
+        let project = (self.request.load_project)(root, main_root, self.common_dir);
+        match &self.project {
+            Some(last) if **last == project => Arc::clone(last),
+            _ => Arc::clone(self.project.insert(Arc::new(project))),
+        }
     }
 
     /// A time in the future is a clock's that was set back: nothing to wait for.

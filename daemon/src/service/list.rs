@@ -74,7 +74,7 @@ impl Service {
     /// What is missing can be back without an event, as a disk that is mounted again is.
     async fn look_for_the_missing(&self) {
         let snapshot = self.0.writer.snapshot();
-        let missing = snapshot.ledger.allocations().filter(|allocation| allocation.state == State::Missing);
+        let missing = snapshot.ledger.in_state(State::Missing);
         let repositories: HashSet<_> = missing.map(|allocation| allocation.repository).collect();
         let watched = repositories
             .iter()

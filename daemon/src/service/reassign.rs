@@ -74,7 +74,7 @@ impl Service {
                     },
                     locked: sighting.locked,
                     claim: Claim::None,
-                    project,
+                    project: project.into(),
                 };
                 let given =
                     draft.allocate(now.repository, &worktree, now.device, now.finished, None, system)?;

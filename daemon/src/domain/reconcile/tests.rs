@@ -139,7 +139,7 @@ impl World {
                 presence,
                 locked: false,
                 claim,
-                project: Project::named("project"),
+                project: Project::named("project").into(),
             });
         }
         let main = observed.remove(0);
@@ -475,7 +475,9 @@ fn a_configured_port_comes_and_goes_and_the_offset_stays() {
         panic!("it is there")
     };
     let ui_port = wtd_protocol::variable::Variable::new("UI_PORT").unwrap();
-    linked[0].project.base_ports.insert(ui_port.clone(), std::num::NonZeroU16::new(3000).unwrap());
+    Arc::make_mut(&mut linked[0].project)
+        .base_ports
+        .insert(ui_port.clone(), std::num::NonZeroU16::new(3000).unwrap());
     let outcome = reconcile(&world.ledger.clone(), &observation, &mut world).unwrap();
     let after = outcome.ledger.allocation(id).unwrap();
     assert_eq!(after.offset, before.offset);
@@ -486,7 +488,7 @@ fn a_configured_port_comes_and_goes_and_the_offset_stays() {
     let ObservedRepository::Present { linked, .. } = &mut observation.repository else {
         panic!("it is there")
     };
-    linked[0].project.base_ports.insert(ui_port.clone(), too_high);
+    Arc::make_mut(&mut linked[0].project).base_ports.insert(ui_port.clone(), too_high);
     let outcome = reconcile(&outcome.ledger, &observation, &mut world).unwrap();
     let after = outcome.ledger.allocation(id).unwrap();
     assert!(!after.ports.contains_key(&ui_port) && after.ports.len() == before.ports.len());
