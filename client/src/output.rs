@@ -3,6 +3,8 @@
 use std::fmt::{self, Display, Write as _};
 use std::io::{self, Write as _};
 
+use clap::error::ErrorKind;
+
 use crate::error::Error;
 
 /// Writes bytes on standard output, as they are.
@@ -49,14 +51,24 @@ pub(crate) fn error(verb: &str, error: &Error) {
 
 /// Writes what clap has to say: help and version on standard output, usage errors on standard error.
 pub(crate) fn usage(error: &clap::Error) -> Result<(), Error> {
-    if error.use_stderr() {
-        let text = error.render().to_string();
-        let text = format!("wtd-client: {}", text.strip_prefix("error: ").unwrap_or(&text));
-        drop(io::stderr().write_all(text.as_bytes()));
-        Ok(())
-    } else {
-        styled(&error.render().ansi().to_string())
+    if !error.use_stderr() {
+        return styled(&error.render().ansi().to_string());
     }
+    let text = error.render().to_string();
+    let text = match error.kind() {
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => text,
+        _ => format!("wtd-client: {}; see `wtd-client --help`\n", Printable(&one_line(&text))),
+    };
+    drop(io::stderr().write_all(text.as_bytes()));
+    Ok(())
+}
+
+/// A usage error as one line: clap's own words up to the lines that show the usage.
+fn one_line(text: &str) -> String {
+    let lines = text.strip_prefix("error: ").unwrap_or(text).lines().map(str::trim);
+    let told =
+        lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
+    told.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// Asks a question on the terminal; only `y` and `yes` are consent.
@@ -108,6 +120,12 @@ fn is_unsafe(character: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_usage_error_is_one_line() {
+        let text = "error: invalid value 'x' for '--shell <SHELL>'\n  [possible values: bash]\n\nUsage: y\n\nFor more";
+        assert_eq!(one_line(text), "invalid value 'x' for '--shell <SHELL>' [possible values: bash]");
+    }
 
     #[test]
     fn what_could_deceive_a_terminal_is_escaped() {
