@@ -7,13 +7,21 @@
 mod harness;
 
 #[cfg(test)]
+mod api;
+#[cfg(test)]
+mod client;
+#[cfg(test)]
 mod concurrency;
 #[cfg(test)]
 mod moving;
 #[cfg(test)]
 mod offsets;
 #[cfg(test)]
+mod postgres;
+#[cfg(test)]
 mod registry;
+#[cfg(test)]
+mod shells;
 #[cfg(test)]
 mod topologies;
 #[cfg(test)]

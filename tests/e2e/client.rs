@@ -1,0 +1,534 @@
+//! `wtd-client`: what it prints, how it fails, and what it does without a daemon.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Nobody, Ran, Sandbox, require, until};
+
+#[test]
+fn env_prints_the_contracts_variables_in_every_format() {
+    let sandbox = Sandbox::new();
+    let _daemon = sandbox.daemon();
+    let repo = sandbox.repo("My App");
+    fs::write(
+        repo.path.join("wtd.toml"),
+        "[ports]\nUI_PORT = 3000\n[volumes]\nREDIS_VOLUME = \"redis_data\"\n",
+    )
+    .unwrap();
+    let one = repo.add("one");
+    sandbox.offset(&repo.path);
+    let expected = json!({
+        "PORT_OFFSET": "10000", "DB_HOST_PORT": "15432", "UI_PORT": "13000", "DB_VOLUME": "db_data_10000",
+        "REDIS_VOLUME": "redis_data_10000", "POSTGRES_DB": "my-app-10000", "COMPOSE_PROJECT_NAME": "my-app-10000",
+        "WTD_WORKTREE": one,
+    });
+    let text = sandbox.client_in(&one, ["env", "--format", "json"]).quiet();
+    assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), expected);
+
+    let main = sandbox.client_in(&repo.path, ["env", "--format", "json"]).quiet();
+    let main: Value = serde_json::from_str(&main).unwrap();
+    assert_eq!(main["PORT_OFFSET"], "0");
+    assert!(
+        main.get("COMPOSE_PROJECT_NAME").is_none(),
+        "a main worktree's stack keeps the name that Compose gives it"
+    );
+
+    let dotenv = sandbox.client_in(&one, ["env", "--format", "dotenv"]).quiet();
+    assert!(dotenv.lines().any(|line| line == "DB_HOST_PORT=15432"), "{dotenv}");
+    let keys = sandbox.client_in(&one, ["env", "--shell", "sh", "UI_PORT", "PORT_OFFSET"]).quiet();
+    assert_eq!(keys, "export PORT_OFFSET=10000\nexport UI_PORT=13000\n");
+    assert_eq!(sandbox.client_in(&one, ["get", "DB_HOST_PORT"]).quiet(), "15432\n");
+    let line = sandbox.client_in(&one, ["get", "NONSENSE"]).fails(1);
+    assert!(line.contains("NONSENSE") && line.contains("DB_HOST_PORT"), "it says which there are: {line}");
+    sandbox.client_in(&one, ["env", "NONSENSE"]).fails(1);
+}
+
+#[test]
+fn outside_of_a_worktree_env_is_silent_and_the_others_fail_with_3() {
+    let sandbox = Sandbox::new();
+    let outside = sandbox.path("outside");
+    fs::create_dir(&outside).unwrap();
+    let _daemon = sandbox.daemon();
+    assert_eq!(sandbox.client_in(&outside, ["env"]).quiet(), "");
+    assert_eq!(sandbox.client_in(&outside, ["env", "--format", "json"]).quiet(), "");
+    sandbox.client_in(&outside, ["env", "--strict"]).fails(3);
+    sandbox.client_in(&outside, ["get", "PORT_OFFSET"]).fails(3);
+    sandbox.client_in(&outside, ["exec", "--", "true"]).fails(3);
+    assert_eq!(sandbox.client_in(&outside, ["check"]).quiet(), "");
+    // A working directory that is gone is in no worktree either.
+    let mut command = sandbox.command("sh");
+    let script = "mkdir gone; cd gone; rmdir ../gone; exec wtd-client --no-start env --shell sh";
+    assert_eq!(Ran::of(command.args(["-c", script])).quiet(), "");
+}
+
+#[test]
+fn a_path_that_cannot_be_asked_about_is_told_in_one_line() {
+    let sandbox = Sandbox::new();
+    let _daemon = sandbox.daemon();
+    let repo = sandbox.repo("app");
+    for verb in [&["env"][..], &["get", "PORT_OFFSET"], &["exec", "--path", "/nonexistent/x", "true"]] {
+        let mut arguments = verb.to_vec();
+        if verb[0] != "exec" {
+            arguments.extend(["--path", "/nonexistent/x"]);
+        }
+        let line = sandbox.client(&arguments).fails(1);
+        assert!(line.contains("/nonexistent/x"), "{line}");
+    }
+    sandbox.client(["add", "/nonexistent/x"]).fails(1);
+    sandbox.client(["add", sandbox.root().to_str().unwrap()]).fails(3);
+    sandbox.client(["forget", "-y", repo.path.to_str().unwrap()]).fails(1);
+    // A .git that leads nowhere.
+    let broken = sandbox.path("broken");
+    fs::create_dir(&broken).unwrap();
+    fs::write(broken.join(".git"), "gitdir: /nonexistent/git\n").unwrap();
+    let ran = sandbox.client_in(&broken, ["get", "PORT_OFFSET"]);
+    assert!(matches!(ran.code, Some(1 | 3)), "{ran:#?}");
+    ran.fails(ran.code.unwrap());
+    // A line is a line, whatever the path.
+    let odd = sandbox.path("new\nline\u{1b}[31m");
+    sandbox.client([OsStr::new("get"), "X".as_ref(), "--path".as_ref(), odd.as_os_str()]).fails(1);
+}
+
+#[test]
+fn a_path_that_this_user_cannot_read_is_told_in_one_line() {
+    if !require::part(
+        !rustix::process::geteuid().is_root() || require::root(),
+        "a user that is not root is needed",
+    ) {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let repo = sandbox.repo("closed/app");
+    let nobody = Nobody::of(&sandbox);
+    nobody.own(sandbox.root());
+    let _daemon = nobody.daemon();
+    fs::set_permissions(sandbox.path("closed"), fs::Permissions::from_mode(0o000)).unwrap();
+    let line = nobody.client(["get", "PORT_OFFSET", "--path", repo.path.to_str().unwrap()]).fails(1);
+    assert!(line.contains("Permission denied"), "{line}");
+    fs::set_permissions(sandbox.path("closed"), fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn bad_usage_is_one_line_and_2() {
+    let sandbox = Sandbox::new();
+    for arguments in [
+        &["--nonsense"][..],
+        &["env", "--nonsense"],
+        &["nonsense"],
+        &["env", "--shell", "dos"],
+        &["env", "--shell", "tcsh"],
+        &["env", "--format", "xml"],
+        &["get"],
+        &["exec"],
+        &["list", "extra"],
+        &["list", "--timeout", "soon"],
+    ] {
+        let ran = sandbox.client(arguments);
+        assert_eq!(ran.code, Some(2), "{ran:#?}");
+        assert!(ran.stdout.is_empty() && ran.stderr.starts_with("wtd-client: "), "{ran:#?}");
+        assert_eq!(ran.stderr.lines().count(), 1, "one line: {}", ran.stderr);
+    }
+    assert!(sandbox.client(["env", "--shell", "tcsh"]).stderr.contains("quoted"));
+}
+
+#[test]
+fn help_version_completions_and_manual_need_no_daemon() {
+    let sandbox = Sandbox::new();
+    assert!(sandbox.client(["--version"]).quiet().starts_with("wtd-client 0."));
+    assert!(Ran::of(sandbox.command("wtd").arg("--version")).quiet().starts_with("wtd 0."));
+    let help = sandbox.client(["--help"]).quiet();
+    for verb in
+        ["env", "get", "exec", "list", "add", "forget", "reassign", "check", "doctor", "events", "status"]
+    {
+        assert!(help.contains(verb), "{verb}: {help}");
+        assert!(sandbox.client([verb, "--help"]).quiet().contains(verb));
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(sandbox.client(["completions", shell]).quiet().contains("wtd-client"));
+    }
+    assert!(sandbox.client(["man"]).quiet().contains(".TH"));
+}
+
+#[test]
+fn without_a_daemon_and_without_leave_to_start_one_the_exit_code_is_4() {
+    let sandbox = Sandbox::new();
+    let repo = sandbox.repo("app");
+    for arguments in [
+        &["env"][..],
+        &["get", "PORT_OFFSET"],
+        &["exec", "--", "true"],
+        &["list"],
+        &["list", "--json"],
+        &["add", "."],
+        &["forget", "-y", "."],
+        &["reassign"],
+        &["check"],
+        &["status"],
+        &["events"],
+    ] {
+        let mut command = sandbox.client_command(["--no-start"]);
+        let line = Ran::of(command.args(arguments).current_dir(&repo.path)).fails(4);
+        assert!(line.contains("wtd.sock"), "{line}");
+        sandbox.client_in(&repo.path, arguments).fails(4);
+    }
+    assert!(!sandbox.socket().exists(), "and none was started");
+    assert_eq!(sandbox.client(["env"]).quiet(), "", "outside of a worktree there is nothing to ask");
+}
+
+#[test]
+fn a_server_that_never_answers_is_given_up_on() {
+    let sandbox = Sandbox::new();
+    let repo = sandbox.repo("app");
+    fs::create_dir(sandbox.path("run/wtd")).unwrap();
+    let _listener = UnixListener::bind(sandbox.socket()).unwrap();
+    for arguments in [&["env"][..], &["get", "PORT_OFFSET"], &["list"], &["status"]] {
+        let mut command = sandbox.client_command(arguments);
+        let line = Ran::of(command.args(["--timeout", "200ms"]).current_dir(&repo.path)).fails(4);
+        assert!(line.contains("no answer") || line.contains("time"), "{line}");
+    }
+}
+
+#[test]
+fn a_server_that_talks_nonsense_is_told_in_one_line() {
+    let sandbox = Sandbox::new();
+    let repo = sandbox.repo("app");
+    fs::create_dir(sandbox.path("run/wtd")).unwrap();
+    let listener = UnixListener::bind(sandbox.socket()).unwrap();
+    let answers: [&[u8]; 7] = [
+        b"\x00\xff garbage\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+    ];
+    for answer in answers {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut request = [0; 4096];
+                drop(std::io::Read::read(&mut stream, &mut request));
+                drop(stream.write_all(answer));
+            });
+            let ran = sandbox.client_in(&repo.path, ["env", "--timeout", "5s"]);
+            assert!(matches!(ran.code, Some(1 | 4)), "{answer:?}: {ran:#?}");
+            ran.fails(ran.code.unwrap());
+        });
+    }
+}
+
+#[test]
+fn what_is_no_socket_is_told_by_name() {
+    let sandbox = Sandbox::new();
+    let (file, directory) = (sandbox.path("file"), sandbox.path("directory"));
+    fs::write(&file, "").unwrap();
+    fs::create_dir(&directory).unwrap();
+    let long = sandbox.path("x".repeat(120));
+    for path in [file, directory, long] {
+        let line = sandbox.client([OsStr::new("list"), "--socket".as_ref(), path.as_ref()]).fails(4);
+        assert!(line.contains(path.to_str().unwrap()), "{line}");
+        let mut command = sandbox.client_command(["list"]);
+        assert_eq!(Ran::of(command.env("WTD_SOCKET", &path)).fails(4), line);
+    }
+}
+
+#[test]
+fn with_the_daemon_gone_the_allocation_file_answers_for_its_own_worktree_only() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.daemon();
+    let repo = sandbox.repo("app");
+    daemon.put(&repo.path);
+    let one = repo.add("one");
+    daemon.await_agreement(&repo);
+    let before = sandbox.client_in(&one, ["env", "--shell", "sh"]).ok();
+    daemon.terminate();
+
+    assert_eq!(sandbox.client_in(&one, ["env", "--shell", "sh"]).quiet(), before);
+    assert_eq!(sandbox.client_in(&one, ["get", "DB_HOST_PORT"]).quiet(), "15432\n");
+    assert_eq!(sandbox.client_in(&one, ["exec", "--", "sh", "-c", "echo $PORT_OFFSET"]).quiet(), "10000\n");
+    fs::create_dir(one.join("below")).unwrap();
+    assert_eq!(sandbox.client_in(&one.join("below"), ["get", "PORT_OFFSET"]).quiet(), "10000\n");
+    sandbox.client(["list"]).fails(4);
+
+    // A worktree that nobody has seen has no file, and gets no offset by default.
+    let two = repo.add("two");
+    for arguments in [&["env"][..], &["get", "PORT_OFFSET"], &["exec", "--", "true"]] {
+        sandbox.client_in(&two, arguments).fails(4);
+    }
+    // Moved by hand, a copy, another worktree's file: not about this path.
+    let moved = sandbox.path("moved");
+    fs::rename(&one, &moved).unwrap();
+    sandbox.client_in(&moved, ["get", "PORT_OFFSET"]).fails(4);
+    fs::rename(&moved, &one).unwrap();
+    let file = repo.git_dir(&one).join("wtd.json");
+    let good = fs::read(&file).unwrap();
+    fs::write(repo.git_dir(&two).join("wtd.json"), &good).unwrap();
+    sandbox.client_in(&two, ["get", "PORT_OFFSET"]).fails(4);
+
+    let change = |change: &dyn Fn(&mut Value)| {
+        let mut value: Value = serde_json::from_slice(&good).unwrap();
+        change(&mut value);
+        value.to_string().into_bytes()
+    };
+    let bad = [
+        Vec::new(),
+        b"{".to_vec(),
+        good[..good.len() / 2].to_vec(),
+        vec![b' '; 1 << 20],
+        change(&|value| value["format"] = 99.into()),
+        change(&|value| value["offset"] = 0.into()),
+        change(&|value| value["variables"]["PATH"] = "/evil".into()),
+        change(&|value| value["variables"]["LD_PRELOAD"] = "/evil.so".into()),
+        change(&|value| value["variables"]["A;touch PWNED"] = "x".into()),
+        change(&|value| value["variables"]["DB_VOLUME"] = "a\u{0}b".into()),
+    ];
+    for bytes in bad {
+        fs::write(&file, &bytes).unwrap();
+        let line = sandbox.client_in(&one, ["env", "--shell", "sh"]).fails(4);
+        assert!(line.contains("wtd.json"), "{line}");
+    }
+    fs::remove_file(&file).unwrap();
+    Ran::of(sandbox.command("mkfifo").arg(&file)).ok();
+    sandbox.client_in(&one, ["env"]).fails(4);
+    fs::remove_file(&file).unwrap();
+    let daemon = sandbox.daemon();
+    daemon.await_agreement(&repo);
+    assert_eq!(sandbox.offset(&one), 10_000, "the daemon knows better than any file");
+    until("the file is there again", || file.is_file(), |there| *there);
+}
+
+#[test]
+fn a_client_that_finds_no_daemon_starts_one_that_stays() {
+    let sandbox = Sandbox::new();
+    let repo = sandbox.repo("app");
+    let start = |arguments: &[&str]| {
+        Ran::of(sandbox.client_command(arguments).args(["--timeout", "20s"]).current_dir(&repo.path))
+    };
+    assert_eq!(start(&["get", "PORT_OFFSET"]).quiet(), "0\n");
+    let health = |sandbox: &Sandbox| -> Value {
+        serde_json::from_str(&sandbox.client(["status", "--json"]).ok()).unwrap()
+    };
+    let pid = health(&sandbox)["pid"].clone();
+    assert_eq!(start(&["get", "PORT_OFFSET"]).quiet(), "0\n");
+    assert_eq!(health(&sandbox)["pid"], pid, "the same daemon");
+    // It belongs to nobody's terminal, directory or pipes.
+    let process = |what: &str| fs::read_link(format!("/proc/{pid}/{what}")).unwrap();
+    assert_eq!(process("cwd"), Path::new("/"));
+    for descriptor in ["fd/0", "fd/1", "fd/2"] {
+        assert_eq!(process(descriptor), Path::new("/dev/null"), "{descriptor}");
+    }
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    assert_eq!(Value::from(fields[3].parse::<i64>().unwrap()), pid, "a session of its own");
+    // It is found by --socket and WTD_SOCKET too, and started there.
+    let other = sandbox.path("other.sock");
+    let mut command = sandbox.client_command(["get", "PORT_OFFSET", "--timeout", "20s", "--socket"]);
+    let ran = Ran::of(command.arg(&other).current_dir(&repo.path));
+    let line = if ran.code == Some(0) { ran.text() } else { ran.fails(4) };
+    assert!(line == "0\n" || line.contains("held by"), "one daemon for a registry: {line}");
+}
+
+#[test]
+fn exec_becomes_the_command() {
+    let sandbox = Sandbox::new();
+    let _daemon = sandbox.daemon();
+    let repo = sandbox.repo("app");
+    sandbox.offset(&repo.path);
+    let one = repo.add("one");
+    let exec = |command: &[&str]| sandbox.client_in(&one, [&["exec", "--"], command].concat());
+    assert_eq!(
+        exec(&["sh", "-c", "echo $PORT_OFFSET $DB_HOST_PORT \"$1\"", "sh", "a b"]).quiet(),
+        "10000 15432 a b\n"
+    );
+    assert_eq!(exec(&["sh", "-c", "exit 42"]).code, Some(42));
+    assert_eq!(exec(&["sh", "-c", "kill -TERM $$"]).code, None, "signals are the command's own");
+    exec(&["/nonexistent/program"]).fails(127);
+    exec(&["/etc/passwd"]).fails(126);
+    let path = one.to_str().unwrap();
+    assert_eq!(
+        sandbox.client(["exec", "--path", path, "--", "printenv", "WTD_WORKTREE"]).quiet(),
+        format!("{path}\n")
+    );
+}
+
+#[test]
+fn check_tells_whose_variables_the_shell_has() {
+    let sandbox = Sandbox::new();
+    let _daemon = sandbox.daemon();
+    let repo = sandbox.repo("app");
+    sandbox.offset(&repo.path);
+    let one = repo.add("one");
+    let check = |directory: &Path, variables_of: Option<&Path>| {
+        let mut command = sandbox.client_command(["check"]);
+        command.current_dir(directory);
+        if let Some(path) = variables_of {
+            let text = sandbox.client_in(path, ["env", "--format", "json"]).ok();
+            let variables: std::collections::BTreeMap<String, String> = serde_json::from_str(&text).unwrap();
+            command.envs(variables);
+        }
+        Ran::of(&mut command)
+    };
+    assert_eq!(check(&one, Some(&one)).quiet(), "");
+    check(&one, None).fails(1);
+    let line = check(&one, Some(&repo.path)).fails(1);
+    assert!(line.contains(repo.path.to_str().unwrap()), "{line}");
+    check(sandbox.root(), Some(&one)).fails(1);
+    let text = sandbox.client_in(&one, ["env", "--format", "json"]).ok();
+    let variables: std::collections::BTreeMap<String, String> = serde_json::from_str(&text).unwrap();
+    fs::write(one.join("wtd.toml"), "[ports]\nUI_PORT = 3000\n").unwrap();
+    until(
+        "they are out of date",
+        || Ran::of(sandbox.client_command(["check"]).current_dir(&one).envs(&variables)),
+        |ran| ran.code == Some(1) && ran.stderr.contains("UI_PORT"),
+    );
+}
+
+#[test]
+fn list_is_a_table_for_people_without_a_terminals_colours() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.daemon();
+    assert!(sandbox.client(["list"]).quiet().contains("wtd-client add"));
+    assert_eq!(sandbox.client(["list", "--json"]).quiet().trim(), "[]");
+    let repo = sandbox.repo("app");
+    daemon.put(&repo.path);
+    let one = repo.add("feature/x");
+    daemon.await_agreement(&repo);
+    let table = sandbox.client(["list"]).quiet();
+    for part in
+        ["REPOSITORY", "OFFSET", one.to_str().unwrap(), "feature/x", "15432", "db_data_10000", "active"]
+    {
+        assert!(table.contains(part), "{part}: {table}");
+    }
+    assert!(!table.contains('\u{1b}'), "{table:?}");
+    // A reader that goes away is no failure.
+    let mut command = sandbox.command("sh");
+    let ran = Ran::of(command.args(["-c", "{ wtd-client list; echo $? >&2; } | true"]));
+    assert_eq!(ran.stderr, "0\n");
+}
+
+#[test]
+fn status_shows_the_daemon_and_starts_none() {
+    let sandbox = Sandbox::new();
+    Ran::of(&mut sandbox.client_command(["status"])).fails(4);
+    assert!(!sandbox.socket().exists());
+    let daemon = sandbox.daemon();
+    let text = sandbox.client(["status"]).quiet();
+    assert!(text.contains(&format!("pid {}", daemon.pid())) && text.contains("registry.db"), "{text}");
+    let health: Value = serde_json::from_str(&sandbox.client(["status", "--json"]).quiet()).unwrap();
+    assert_eq!((health["status"].as_str(), health["pid"].as_u64()), (Some("ok"), Some(daemon.pid().into())));
+}
+
+#[test]
+fn events_follow_changes_one_line_each_and_across_a_restart() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.daemon();
+    let repo = sandbox.repo("app");
+    daemon.put(&repo.path);
+    let mut command = sandbox.client_command(["events", "--json", "--timeout", "20s"]);
+    let mut client = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(client.stdout.take().unwrap()).lines();
+    // Changes are made until the first one is heard of: only then is it known that the client listens.
+    let heard = std::sync::atomic::AtomicBool::new(false);
+    let relaxed = std::sync::atomic::Ordering::Relaxed;
+    let first: Value = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0.. {
+                if heard.load(relaxed) {
+                    break;
+                }
+                let path = repo.add(&format!("r{round}"));
+                daemon.await_state(&path, "active");
+            }
+        });
+        let line = lines.next().unwrap().unwrap();
+        heard.store(true, relaxed);
+        serde_json::from_str(&line).unwrap()
+    });
+    assert_eq!(first["kind"], "allocated");
+    let mut last = first["sequence"].as_i64().unwrap();
+    // The client starts another one, and goes on where it was.
+    daemon.terminate();
+    let path = repo.add("after");
+    for line in lines {
+        let change: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        assert_eq!(change["sequence"].as_i64().unwrap(), last + 1, "none is lost, none is told twice");
+        last += 1;
+        if change["allocation"]["path"] == json!(path) {
+            break;
+        }
+    }
+    client.kill().unwrap();
+    client.wait().unwrap();
+}
+
+#[test]
+fn a_broken_wtd_toml_is_told_with_file_line_and_reason_and_the_rest_stands() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.daemon();
+    for (number, (content, line, reason)) in [
+        ("[ports]\nUI_PORT = 3000\nthis is not toml\n", 3, "nothing in the file is used"),
+        ("[ports]\nUI_PORT = 70000\n", 2, "70000"),
+        ("[ports]\nUI_PORT = 3000\nLD_PRELOAD = 4000\n", 3, "LD_PRELOAD"),
+        ("[ports]\n\"A;touch PWNED\" = 4000\n", 2, "not a variable name"),
+        ("project = 7\n", 1, "project"),
+        ("[database]\nvolume = \"../containers/x\"\n", 2, "volume"),
+        ("[nonsense]\nx = 1\n", 1, "nonsense"),
+        ("[ports]\nUI_PORT = 5432\n", 2, "DB_HOST_PORT"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let repo = sandbox.repo(&format!("app{number}"));
+        let file = repo.path.join("wtd.toml");
+        fs::write(&file, content).unwrap();
+        let allocation = daemon.put(&repo.path);
+        let place = format!("{}:{line}: ", file.display());
+        let is_told = |text: &str| text.contains(&place) && text.contains(reason);
+        assert!(is_told(&allocation["warnings"].to_string()), "{content:?}: {}", allocation["warnings"]);
+        let offset = allocation["offset"].as_u64().unwrap();
+        assert_eq!(allocation["ports"]["DB_HOST_PORT"], 5432 + offset, "the built-in values stand");
+        assert_eq!(sandbox.get(&repo.path, "DB_HOST_PORT"), (5432 + offset).to_string());
+        let warnings = sandbox.list().at(&repo.path).warnings.join("\n");
+        assert!(is_told(&warnings), "{warnings}");
+        assert!(sandbox.client(["list"]).ok().contains(&place));
+        let doctor = sandbox.client(["doctor", "--json"]).text();
+        assert!(doctor.contains(&place), "{doctor}");
+    }
+    let names = fs::read_dir(sandbox.root()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(!names.into_iter().any(|name| name == "PWNED"));
+}
+
+#[test]
+fn what_a_project_declares_is_what_its_worktrees_have() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.daemon();
+    let repo = sandbox.repo("app");
+    let toml = "project = \"shop\"\n[ports]\nDB_HOST_PORT = 5433\nAPI_PORT = 8003\n[database]\nname = \"store\"\nvolume = \"pg\"\n";
+    fs::write(repo.path.join("wtd.toml"), toml).unwrap();
+    daemon.put(&repo.path);
+    // The file is not committed: a linked worktree without one uses the main worktree's.
+    let one = repo.add("one");
+    daemon.await_agreement(&repo);
+    for (key, value) in [
+        ("DB_HOST_PORT", "15433"),
+        ("API_PORT", "18003"),
+        ("DB_VOLUME", "pg_10000"),
+        ("POSTGRES_DB", "store-10000"),
+        ("COMPOSE_PROJECT_NAME", "shop-10000"),
+    ] {
+        assert_eq!(sandbox.get(&one, key), value, "{key}");
+    }
+    let long = "x".repeat(80);
+    fs::write(one.join("wtd.toml"), format!("project = \"{long}\"\n")).unwrap();
+    let database =
+        until("the name is cut", || sandbox.get(&one, "POSTGRES_DB"), |name| name.starts_with("xxxx"));
+    assert!(database.len() <= 63, "{database}");
+}
