@@ -29,7 +29,7 @@ pub(crate) fn describe(scratch: &Path) -> anyhow::Result<Vec<(String, String)>> 
             format!(
                 "{}, Linux {}",
                 field(&read("/etc/os-release"), "PRETTY_NAME"),
-                read("/proc/sys/kernel/osrelease").trim()
+                read("/proc/sys/kernel/osrelease").split(['-', '\n']).next().unwrap_or_default()
             ),
         ),
         ("file system", said(Command::new("stat").args(["-f", "-c", "%T"]).arg(scratch))),
