@@ -163,7 +163,7 @@ fn of_twenty_daemons_started_at_once_one_serves_and_the_others_say_who() {
     let start = |number: usize| -> Child {
         let mut command = sandbox.command(Sandbox::program("wtd"));
         // Half of them would serve another socket, and want the same registry all the same.
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             command.arg("--socket").arg(sandbox.path(format!("s{number}")));
         }
         command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()

@@ -1,10 +1,11 @@
 //! An allocation belongs to one incarnation of a worktree, whatever its path, its id or its repository's place;
 //! and what happens while the daemon is down counts as much as what it sees.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
-use crate::harness::{Daemon, Repo, Row, Sandbox};
+use crate::harness::{Daemon, Nobody, Ran, Repo, Row, Rows, Sandbox, require, until};
 
 /// A repository with two linked worktrees, and what `change` does to it while the daemon runs, is stopped in its
 /// tracks, or is down after a crash. `check` gets the row of the first linked worktree of before.
@@ -198,7 +199,7 @@ fn lock_and_unlock_show_and_change_nothing() {
     let before = daemon.await_agreement(&repo).at(&one).clone();
     for (verb, locked) in [("lock", true), ("unlock", false)] {
         repo.git(["worktree", verb, one.to_str().unwrap()]);
-        let row = crate::harness::until(verb, || sandbox.list().at(&one).clone(), |row| row.locked == locked);
+        let row = until(verb, || sandbox.list().at(&one).clone(), |row| row.locked == locked);
         assert_eq!((row.id, row.offset, row.state), (before.id.clone(), 10_000, "active".to_owned()));
     }
 }
@@ -274,4 +275,51 @@ fn forget_makes_stale_and_the_next_request_begins_anew() {
     sandbox.client(["forget", "-y", "app"]).fails(1);
     assert_eq!(daemon.put(&repo.path)["offset"], 20_000);
     assert_eq!(daemon.await_agreement(&repo).offsets(), [20_000, 30_000, 40_000]);
+}
+
+#[test]
+fn a_git_dir_that_cannot_be_written_is_known_by_its_birth() {
+    if !require::unprivileged() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let nobody = Nobody::of(&sandbox);
+    let repo = sandbox.repo("app");
+    let one = repo.add("one");
+    let git_dirs = [repo.path.join(".git"), repo.git_dir(&one)];
+    nobody.own(sandbox.root());
+    let set_mode = |mode| {
+        git_dirs.iter().for_each(|dir| fs::set_permissions(dir, Permissions::from_mode(mode)).unwrap())
+    };
+    let git =
+        |arguments: &[&str]| Ran::of(nobody.command("git").args(arguments).current_dir(&repo.path)).ok();
+    let rows = || Rows::parse(&nobody.client(["list", "--json"]).ok());
+    set_mode(0o555);
+    let mut daemon = nobody.daemon();
+    nobody.client(["add", repo.path.to_str().unwrap()]).ok();
+    let before = rows();
+    assert_eq!((before.at(&repo.path).offset, before.at(&one).offset), (0, 10_000));
+    assert!(git_dirs.iter().all(|dir| !dir.join("wtd.json").exists()));
+    for _ in 0..2 {
+        daemon.kill9();
+        daemon = nobody.daemon();
+        let after = rows();
+        for path in [&repo.path, &one] {
+            assert_eq!((&after.at(path).id, after.at(path).is("active")), (&before.at(path).id, true));
+        }
+    }
+    daemon.kill9();
+    set_mode(0o755);
+    git(&["worktree", "remove", "--force", one.to_str().unwrap()]);
+    git(&["worktree", "add", "-q", one.to_str().unwrap(), "one"]);
+    set_mode(0o555);
+    let _daemon = nobody.daemon();
+    let after = rows();
+    assert_eq!(after.at(&repo.path).id, before.at(&repo.path).id);
+    assert_ne!(
+        after.at(&one).id,
+        before.at(&one).id,
+        "another incarnation, though its name and path are the same"
+    );
+    set_mode(0o755);
 }

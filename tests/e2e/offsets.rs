@@ -396,9 +396,9 @@ fn every_state_survives_a_restart_and_a_crash() {
     };
     for crash in [true, false] {
         if crash {
-            daemon.kill9()
+            daemon.kill9();
         } else {
-            daemon.terminate()
+            daemon.terminate();
         }
         daemon = sandbox.daemon();
         assert_eq!(states(&sandbox.list_all()), states(&before));

@@ -43,7 +43,7 @@ fn a_postgresql_on_5432_moves_the_next_worktree_and_list_says_why() {
     let found = programs();
     let is_root = rustix::process::geteuid().is_root();
     if !require::part(found.is_some(), "postgres and initdb are not installed")
-        || !(!is_root || require::root())
+        || !require::unprivileged()
         || !require::part(free_port(PORT), "something listens on 5432 already")
     {
         return;

@@ -180,10 +180,7 @@ fn a_registry_that_is_deleted_while_open_is_noticed_and_not_made_anew() {
 
 #[test]
 fn a_state_directory_that_cannot_be_written_is_told_by_name_and_changes_nothing() {
-    if !require::part(
-        !rustix::process::geteuid().is_root() || require::root(),
-        "a user that is not root is needed",
-    ) {
+    if !require::unprivileged() {
         return;
     }
     let sandbox = Sandbox::new();

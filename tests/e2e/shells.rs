@@ -74,7 +74,7 @@ fn pwned(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// Repositories and worktrees with hostile names, each path with its offset and project as the daemon has them.
-fn hostile_worktrees<'s>(sandbox: &'s Sandbox) -> Vec<(Repo<'s>, PathBuf)> {
+fn hostile_worktrees(sandbox: &Sandbox) -> Vec<(Repo<'_>, PathBuf)> {
     let mut worktrees = Vec::new();
     let repo = sandbox.repo("app");
     sandbox.offset(&repo.path);

@@ -1,6 +1,7 @@
 //! Changes that nobody tells the daemon of.
 
 use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -307,13 +308,9 @@ fn repositories_under_a_root_are_found_at_start_and_when_they_appear() {
 
 #[test]
 fn what_cannot_be_read_is_unknown_and_never_gone() {
-    if !require::part(
-        !rustix::process::geteuid().is_root() || require::root(),
-        "a user that is not root is needed",
-    ) {
+    if !require::unprivileged() {
         return;
     }
-    use std::os::unix::fs::PermissionsExt as _;
     let sandbox = Sandbox::with_config("engine = \"none\"\nprobe = false\nresync = \"1s\"\n");
     let nobody = crate::harness::Nobody::of(&sandbox);
     let repo = sandbox.repo("app");
@@ -325,7 +322,7 @@ fn what_cannot_be_read_is_unknown_and_never_gone() {
     let id = list().at(&one).id.clone();
     let close = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o000)).unwrap();
     let open = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-    for path in [one.clone(), repo.path.join(".git/worktrees"), repo.path.join(".git"), repo.path.clone()] {
+    for path in [one, repo.path.join(".git/worktrees"), repo.path.join(".git"), repo.path.clone()] {
         close(&path);
         let rows = until("it is missing", list, |rows| rows.id(&id).is_some_and(|row| !row.is("active")));
         assert!(rows.id(&id).unwrap().is("missing"), "{}: {rows:#?}", path.display());

@@ -24,7 +24,7 @@ pub(crate) struct Daemon<'s> {
 }
 
 impl<'s> Daemon<'s> {
-    /// Starts `wtd`, and waits until it says that it is ready (sd_notify(3)).
+    /// Starts `wtd`, and waits until it says that it is ready (`sd_notify(3)`).
     pub(super) fn start(sandbox: &'s Sandbox) -> Self {
         Self::start_command(sandbox, sandbox.command(Sandbox::program("wtd")))
     }

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use super::{Daemon, Ran, Sandbox};
 
-/// The overflow uid, which owns nothing (user_namespaces(7)).
+/// The overflow uid, which owns nothing (`user_namespaces(7)`).
 const UID: u32 = 65_534;
 
 /// Runs programs as another user where the tests run as root; as oneself where they don't.

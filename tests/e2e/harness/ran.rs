@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 
 /// The outcome of a command.
 #[derive(Debug)]
+#[expect(dead_code, reason = "the command is for the reader of a failure, who gets the whole by Debug")]
 pub(crate) struct Ran {
     command: String,
     pub(crate) code: Option<i32>,

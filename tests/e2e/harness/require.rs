@@ -60,7 +60,7 @@ pub(crate) fn git(major: u32, minor: u32) -> bool {
     let mut numbers =
         text.trim_start_matches("git version ").split('.').map_while(|part| part.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    part(
+    wish(
         version >= (major, minor),
         &format!("git {major}.{minor} or newer is not installed ({})", text.trim()),
     )
@@ -71,6 +71,11 @@ pub(crate) fn root() -> bool {
     let can = rustix::process::geteuid().is_root()
         && works(Command::new("setpriv").args(["--reuid=65534", "--regid=65534", "--clear-groups", "true"]));
     part(can, "becoming another user takes root and setpriv")
+}
+
+/// Whether there is a user without privileges: this one, or one that root can become.
+pub(crate) fn unprivileged() -> bool {
+    !rustix::process::geteuid().is_root() || root()
 }
 
 /// Whether a file system can be mounted at `directory`.
