@@ -304,8 +304,13 @@ pub(crate) fn has(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap();
     let found = std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
     if !found {
-        assert!(std::env::var("WTD_TEST_REQUIRE").as_deref() != Ok("all"), "{program} is not installed");
-        eprintln!("skipped: {program} is not installed");
+        let line = format!("skipped: wtd-client's tests: {program} is not installed");
+        assert!(std::env::var("WTD_TEST_REQUIRE").as_deref() != Ok("all"), "{line}");
+        eprintln!("{line}");
+        if let Some(file) = std::env::var_os("WTD_TEST_SKIPPED") {
+            let mut file = fs::OpenOptions::new().append(true).create(true).open(file).unwrap();
+            writeln!(file, "{line}").unwrap();
+        }
     }
     found
 }
