@@ -130,6 +130,9 @@ fn detached(program: &Path, places: &Places) -> io::Result<Child> {
         .current_dir("/")
         .env_clear()
         .envs(kept(std::env::vars_os()))
+        // As in the unit: looks at repositories run on several threads, and the C library would keep for each what
+        // one of them once used.
+        .env("MALLOC_ARENA_MAX", "1")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

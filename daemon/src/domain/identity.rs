@@ -8,7 +8,7 @@ use uuid::Uuid;
 ///
 /// Device and inode alone don't tell a directory from its successor: ext4 was measured to give a re-created
 /// `worktrees/<id>` the same inode in 70 of 70 trials, with another birth time in every one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileIdentity {
     /// `st_dev`.
     pub device: u64,

@@ -18,19 +18,19 @@ use super::offset::Offset;
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
     allocations: OrdMap<AllocationId, Arc<Allocation>>,
-    by_offset: HashMap<Offset, AllocationId>,
-    by_port: HashMap<u16, AllocationId>,
+    by_offset: OrdMap<Offset, AllocationId>,
+    by_port: OrdMap<u16, AllocationId>,
     /// Servers that worktrees share, with the number of allocations that use each.
-    shared_ports: HashMap<u16, usize>,
-    by_repository: HashMap<RepositoryId, OrdSet<AllocationId>>,
+    shared_ports: OrdMap<u16, usize>,
+    by_repository: OrdMap<RepositoryId, OrdSet<AllocationId>>,
     /// Live allocations only: a stale one leaves its place to a successor.
     by_path: HashMap<PathBuf, AllocationId>,
-    by_git_dir: HashMap<FileIdentity, AllocationId>,
-    repositories: HashMap<RepositoryId, Arc<Repository>>,
+    by_git_dir: OrdMap<FileIdentity, AllocationId>,
+    repositories: OrdMap<RepositoryId, Arc<Repository>>,
     /// Watched repositories only.
     by_common_dir: HashMap<PathBuf, RepositoryId>,
-    by_repository_identity: HashMap<FileIdentity, RepositoryId>,
-    by_state: HashMap<State, OrdSet<AllocationId>>,
+    by_repository_identity: OrdMap<FileIdentity, RepositoryId>,
+    by_state: OrdMap<State, OrdSet<AllocationId>>,
 }
 
 /// Two allocations claim one thing that only one can have.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use imbl::HashMap;
+use imbl::OrdMap;
 use wtd_protocol::State;
 
 use crate::domain::allocation::Allocation;
@@ -20,9 +20,9 @@ use crate::wire;
 pub struct Snapshot {
     /// The allocations.
     pub ledger: Ledger,
-    sightings: HashMap<AllocationId, Arc<Sighting>>,
-    answers: HashMap<AllocationId, Bytes>,
-    unallocated: HashMap<RepositoryId, Arc<[Unallocated]>>,
+    sightings: OrdMap<AllocationId, Arc<Sighting>>,
+    answers: OrdMap<AllocationId, Bytes>,
+    unallocated: OrdMap<RepositoryId, Arc<[Unallocated]>>,
 }
 
 impl Snapshot {

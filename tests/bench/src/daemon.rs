@@ -62,6 +62,8 @@ impl Daemon {
         let begin = Instant::now();
         let child = Command::new(&programs.daemon)
             .env_clear()
+            // As the unit and the client start it.
+            .env("MALLOC_ARENA_MAX", "1")
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", state)
             .env("WTD_STATE_DIR", state)
