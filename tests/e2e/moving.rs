@@ -289,7 +289,9 @@ fn a_git_dir_that_cannot_be_written_is_known_by_its_birth() {
     let git_dirs = [repo.path.join(".git"), repo.git_dir(&one)];
     nobody.own(sandbox.root());
     let set_mode = |mode| {
-        git_dirs.iter().for_each(|dir| fs::set_permissions(dir, Permissions::from_mode(mode)).unwrap())
+        for dir in &git_dirs {
+            fs::set_permissions(dir, Permissions::from_mode(mode)).unwrap();
+        }
     };
     let git =
         |arguments: &[&str]| Ran::of(nobody.command("git").args(arguments).current_dir(&repo.path)).ok();
