@@ -26,3 +26,5 @@ mod shells;
 mod topologies;
 #[cfg(test)]
 mod watching;
+#[cfg(test)]
+mod without_daemon;

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 
 /// The directory with `wtd` and `wtd-client`, as built for this run.
@@ -18,7 +19,11 @@ pub(crate) fn directory() -> &'static Path {
             // By rename: another run may use the ones of before at this moment.
             let draft = directory.join(format!("{name}.{}", std::process::id()));
             drop(fs::remove_file(&draft));
-            fs::hard_link(built, &draft).or_else(|_| fs::copy(built, &draft).map(drop)).unwrap();
+            if fs::hard_link(built, &draft).is_err() {
+                // Another file system. Not by this process: a file that it has open for writing, if only in what
+                // another thread has just forked, can't be run (ETXTBSY).
+                assert!(Command::new("cp").arg(built).arg(&draft).status().unwrap().success());
+            }
             fs::rename(&draft, directory.join(name)).unwrap();
             // Renaming one link of a file onto another does nothing (rename(2)).
             drop(fs::remove_file(&draft));

@@ -23,8 +23,9 @@ impl<'s> Nobody<'s> {
         let bin = sandbox.path("bin");
         fs::create_dir_all(&bin).unwrap();
         for name in ["wtd", "wtd-client"] {
-            // The directory in which they were built may be closed to others.
-            fs::copy(Sandbox::program(name), bin.join(name)).unwrap();
+            // The directory in which they were built may be closed to others. Copied by a process of its own: a file
+            // that is open for writing, if only in what another thread has just forked, can't be run (ETXTBSY).
+            Ran::of(Command::new("cp").arg(Sandbox::program(name)).arg(&bin)).ok();
         }
         let nobody = Self { sandbox, bin, is_other };
         if is_other {
