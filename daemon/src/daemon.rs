@@ -40,14 +40,18 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let description = format!("wtd with process id {}", std::process::id());
-    let mut registry = store::open(&config.state_dir, &description).await?;
+    let passed = Socket::inherited(&mut passed)?;
+    let socket_path = passed.as_ref().map_or_else(
+        || Socket::place(config.socket.as_deref(), variable, &config.state_dir),
+        |passed| passed.path.clone(),
+    );
+    let mut registry = store::open(&config.state_dir, &store::describe(&socket_path)).await?;
     let registry_path = registry.path().to_owned();
     let history = registry.history();
     let ledger = registry.load().await?;
-    let socket = match Socket::inherited(&mut passed)? {
+    let socket = match passed {
         Some(socket) => socket,
-        None => Socket::bind(config.socket.as_deref(), variable, &config.state_dir)?,
+        None => Socket::bind(socket_path, config.socket.is_some())?,
     };
     // From here on nothing is relative, and no directory is kept from being unmounted.
     std::env::set_current_dir("/").context("can't leave the working directory")?;

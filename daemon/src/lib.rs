@@ -42,7 +42,9 @@ pub fn main() -> ExitCode {
     match start(&cli, passed) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
+            if cli.detached {
+                tracing::error!("{error:#}");
+            }
             say(&format!("wtd: {error:#}"));
             if cli.detached && !another_serves(&error) {
                 tell_starter(&format!("{FAILED}{error:#}\n"));
@@ -54,7 +56,7 @@ pub fn main() -> ExitCode {
 
 /// Whether the daemon ended because another one was quicker, which then answers in its place.
 fn another_serves(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(store::StoreError::Held { .. }))
+    matches!(error.downcast_ref(), Some(store::StoreError::Held { serves_our_socket: true, .. }))
         || matches!(error.downcast_ref(), Some(socket::SocketError::Served(_)))
 }
 

@@ -83,14 +83,20 @@ impl Socket {
         Ok(Some(Self { listener, path, inherited: true, file: None, lock: None }))
     }
 
-    /// Makes a socket at `wanted`, or where clients look first. The umask has to be 077 already.
-    pub fn bind(
+    /// Where [`Socket::bind`] makes a socket: at `wanted`, or where clients look first.
+    pub fn place(
         wanted: Option<&Path>,
         variable: impl Fn(&str) -> Option<OsString>,
         state_dir: &Path,
-    ) -> Result<Self, SocketError> {
+    ) -> PathBuf {
         let uid = rustix::process::geteuid().as_raw();
-        let path = wanted.map_or_else(|| place(variable, uid, state_dir), Path::to_owned);
+        wanted.map_or_else(|| place(variable, uid, state_dir), Path::to_owned)
+    }
+
+    /// Makes a socket at `path`; its directory has to be ours alone unless the path is `wanted` by a person. The umask
+    /// has to be 077 already.
+    pub fn bind(path: PathBuf, wanted: bool) -> Result<Self, SocketError> {
+        let uid = rustix::process::geteuid().as_raw();
         let length = path.as_os_str().as_bytes().len();
         if length > MAX_PATH_BYTES {
             return Err(SocketError::TooLong { path, length });
@@ -101,7 +107,7 @@ impl Socket {
             move |source| SocketError::Io { path, source }
         };
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed(directory))?;
-        if wanted.is_none() {
+        if !wanted {
             check_directory(directory, uid)?;
         }
         let lock = lock(&path)?;

@@ -14,7 +14,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{Connection, Row};
 use wtd_protocol::{Change, State};
 
-pub use open::{Registry, open};
+pub use open::{Registry, describe, open};
 
 use crate::domain::allocation::{Moment, Repository};
 use crate::domain::draft::Record;
@@ -45,6 +45,8 @@ pub enum StoreError {
         path: PathBuf,
         /// Who has it.
         holder: String,
+        /// Whether that one serves the socket that we were to serve.
+        serves_our_socket: bool,
     },
     /// Not a registry, or one that is damaged.
     #[error("the registry {} is damaged: {why}; nothing was changed: restore it from a backup, or move it away to begin anew", path.display())]
@@ -70,9 +72,9 @@ pub enum StoreError {
     /// The file is no longer the one that was opened.
     #[error("the registry {} was deleted or replaced while it was open; restart wtd", .0.display())]
     Replaced(PathBuf),
-    /// SQLite failed.
-    #[error("the registry: {0}")]
-    Sql(#[from] sqlx::Error),
+    /// SQLite failed. (sqlx's own message repeats its source.)
+    #[error("the registry: {}; see that the state directory has room and can be written", plain(.0))]
+    Sql(sqlx::Error),
     /// A migration failed.
     #[error("the registry {}: {source}", path.display())]
     Migrate {
@@ -81,6 +83,17 @@ pub enum StoreError {
         /// What sqlx says.
         source: sqlx::migrate::MigrateError,
     },
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+/// What SQLite says, without the wrapping.
+fn plain(error: &sqlx::Error) -> String {
+    error.as_database_error().map_or_else(|| error.to_string(), |error| error.message().to_owned())
 }
 
 impl Registry {

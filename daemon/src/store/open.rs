@@ -23,6 +23,14 @@ const APPLICATION_ID: i32 = 0x7774_6400;
 /// The first SQLite without the WAL-reset bug.
 const OLDEST_SQLITE: [u32; 3] = [3, 51, 3];
 
+/// What stands before the socket in a daemon's description of itself.
+const SERVING: &str = " serving ";
+
+/// How a daemon describes itself to another one that wants the same registry.
+pub fn describe(socket: &Path) -> String {
+    format!("wtd with process id {}{SERVING}{}", std::process::id(), socket.display())
+}
+
 /// File systems of the network and of user space, by `statfs` magic (statfs(2)): SQLite's WAL needs shared memory
 /// and locks that these don't give for sure.
 const NETWORK_FILE_SYSTEMS: [u64; 8] = [
@@ -142,8 +150,11 @@ fn lock(state_dir: &Path, registry: &Path, self_description: &str) -> Result<Fil
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
             (&lock).take(1024).read_to_string(&mut holder).map_err(failed)?;
+            let socket =
+                |description: &str| description.split_once(SERVING).map(|(_, socket)| socket.to_owned());
+            let serves_our_socket = socket(&holder) == socket(self_description);
             let holder = if holder.is_empty() { "another wtd".to_owned() } else { holder };
-            Err(StoreError::Held { path: registry.to_owned(), holder })
+            Err(StoreError::Held { path: registry.to_owned(), holder, serves_our_socket })
         }
         Err(TryLockError::Error(source)) => Err(failed(source)),
     }
