@@ -100,7 +100,8 @@ fn a_working_directory_that_is_gone_is_in_no_worktree() {
     let sandbox = Sandbox::new();
     let server = with_variables(&sandbox, &[]);
     let gone = |arguments: &str| {
-        let script = format!("mkdir d && cd d && rmdir ../d && {} {arguments}", crate::support::CLIENT);
+        let script =
+            format!("mkdir d && cd d && rmdir ../d && {} {arguments}", crate::support::client_program());
         run(server.client(&sandbox, &[]).env("PATH", "/usr/bin:/bin").args(["--version"])).done();
         let mut command = sandbox.command("sh");
         run(command.args(["-c", &script]).env("WTD_SOCKET", sandbox.path("s")))

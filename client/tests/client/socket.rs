@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::support::{CLIENT, Sandbox, Server, allocation, answer, has, run};
+use crate::support::{Sandbox, Server, allocation, answer, client_program, has, run};
 
 /// No wait of the client's is nearly as long; a hang is.
 const HANG: Duration = Duration::from_secs(30);
@@ -135,7 +135,7 @@ fn another_users_server_is_refused() {
     let sandbox = Sandbox::new();
     let server = Server::saying(&sandbox, good());
     let program = sandbox.path("wtd-client");
-    fs::copy(CLIENT, &program).unwrap();
+    fs::copy(client_program(), &program).unwrap();
     fs::set_permissions(sandbox.path(""), fs::Permissions::from_mode(0o755)).unwrap();
     fs::set_permissions(sandbox.path("s"), fs::Permissions::from_mode(0o666)).unwrap();
     let mut client = sandbox.command("setpriv");
@@ -155,7 +155,15 @@ fn a_server_outside_of_the_clients_pid_namespace_is_the_users_all_the_same() {
         return;
     }
     let mut client = sandbox.command("unshare");
-    client.args(["--map-root-user", "--pid", "--fork", "--mount-proc", CLIENT, "get", "PORT_OFFSET"]);
+    client.args([
+        "--map-root-user",
+        "--pid",
+        "--fork",
+        "--mount-proc",
+        client_program(),
+        "get",
+        "PORT_OFFSET",
+    ]);
     assert_eq!(run(client.env("WTD_SOCKET", sandbox.path("s"))).done(), "10000\n");
     assert_eq!(server.requests().len(), 1);
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{CLIENT, Sandbox, Server, allocation, answer, run};
+use crate::support::{Sandbox, Server, allocation, answer, client_program, run};
 
 /// A sandbox with a server at `real`, and a `wtd` on PATH that runs `script`.
 fn with_daemon(script: &str) -> (Sandbox, Server) {
@@ -66,7 +66,7 @@ fn a_daemon_is_started_detached_with_an_environment_of_its_own() {
 #[test]
 fn a_started_daemon_holds_nothing_of_the_callers() {
     let (sandbox, _server) = with_daemon("ls -l /proc/$$/fd > $here/fds; ln -s $here/real $3; echo ready");
-    let script = format!("exec {CLIENT} get PORT_OFFSET 3>a-lock 9>another");
+    let script = format!("exec {} get PORT_OFFSET 3>a-lock 9>another", client_program());
     let mut shell = sandbox.command("sh");
     assert_eq!(run(may_start(&sandbox, shell.args(["-c", &script]))).done(), "10000\n");
     let descriptors = fs::read_to_string(sandbox.path("fds")).unwrap();

@@ -8,13 +8,24 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::thread::JoinHandle;
 
 use serde_json::{Value, json};
 
 /// The program under test.
-pub(crate) const CLIENT: &str = env!("CARGO_BIN_EXE_wtd-client");
+/// The client, in a directory of its own: the `wtd` that a build of the workspace puts beside it is none of these
+/// tests' business, and the client would start it.
+pub(crate) fn client_program() -> &'static str {
+    static PROGRAM: LazyLock<String> = LazyLock::new(|| {
+        let alone = format!("{}/client-{}", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+        fs::create_dir_all(&alone).unwrap();
+        let program = format!("{alone}/wtd-client");
+        fs::hard_link(env!("CARGO_BIN_EXE_wtd-client"), &program).unwrap();
+        program
+    });
+    &PROGRAM
+}
 
 /// A directory of the test's own, with a short path: a socket's path has room for 107 bytes.
 pub(crate) struct Sandbox {
@@ -56,7 +67,7 @@ impl Sandbox {
 
     /// The client, to be told where the daemon is.
     pub(crate) fn client(&self, arguments: &[&str]) -> Command {
-        let mut command = self.command(CLIENT);
+        let mut command = self.command(client_program());
         command.args(arguments);
         command
     }
@@ -222,7 +233,7 @@ impl Server {
     /// A shell that finds the client on PATH, and the client this server.
     pub(crate) fn shell(&self, sandbox: &Sandbox, program: &str, arguments: &[&str]) -> Command {
         let mut command = sandbox.command(program);
-        let dir = Path::new(CLIENT).parent().unwrap().display();
+        let dir = Path::new(client_program()).parent().unwrap().display();
         let path = format!("{dir}:{}", std::env::var("PATH").unwrap());
         command.args(arguments).env("PATH", path).env("WTD_SOCKET", &self.path);
         command
