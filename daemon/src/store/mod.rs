@@ -39,11 +39,11 @@ pub enum StoreError {
     #[error("the registry {} is on a network file system, where SQLite can't keep it safe; set WTD_STATE_DIR to a local directory", .0.display())]
     NetworkFileSystem(PathBuf),
     /// Another daemon has it.
-    #[error("the registry {} is held by {holder}; stop that one first", path.display())]
+    #[error("the registry {} is held by {}; stop that one first", path.display(), if holder.is_empty() { "another wtd" } else { holder })]
     Held {
         /// The registry.
         path: PathBuf,
-        /// Who has it.
+        /// Who has it; empty where it does not say.
         holder: String,
         /// Whether that one serves the socket that we were to serve.
         serves_our_socket: bool,

@@ -71,7 +71,7 @@ pub async fn open(state_dir: &Path, self_description: &str) -> Result<Registry, 
     if NETWORK_FILE_SYSTEMS.contains(&(file_system.f_type as u64 & 0xffff_ffff)) {
         return Err(StoreError::NetworkFileSystem(path));
     }
-    let lock = lock(state_dir, &path, self_description)?;
+    let lock = lock_with_holder(state_dir, &path, self_description).await?;
     let options = SqliteConnectOptions::new()
         .filename(&path)
         .create_if_missing(false)
@@ -129,6 +129,23 @@ impl Registry {
     }
 }
 
+/// As [`lock`]. A holder that has only just taken the lock is given a moment to say who it is.
+async fn lock_with_holder(
+    state_dir: &Path,
+    registry: &Path,
+    self_description: &str,
+) -> Result<File, StoreError> {
+    for _ in 0..50 {
+        match lock(state_dir, registry, self_description) {
+            Err(StoreError::Held { holder, .. }) if holder.is_empty() => {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            settled => return settled,
+        }
+    }
+    lock(state_dir, registry, self_description)
+}
+
 /// Takes the lock beside the registry. It lies there and not in the runtime directory, so that two daemons with
 /// different runtime directories still meet.
 fn lock(state_dir: &Path, registry: &Path, self_description: &str) -> Result<File, StoreError> {
@@ -152,8 +169,7 @@ fn lock(state_dir: &Path, registry: &Path, self_description: &str) -> Result<Fil
             (&lock).take(1024).read_to_string(&mut holder).map_err(failed)?;
             let socket =
                 |description: &str| description.split_once(SERVING).map(|(_, socket)| socket.to_owned());
-            let serves_our_socket = socket(&holder) == socket(self_description);
-            let holder = if holder.is_empty() { "another wtd".to_owned() } else { holder };
+            let serves_our_socket = holder.is_empty() || socket(&holder) == socket(self_description);
             Err(StoreError::Held { path: registry.to_owned(), holder, serves_our_socket })
         }
         Err(TryLockError::Error(source)) => Err(failed(source)),
