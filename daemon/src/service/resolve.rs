@@ -28,13 +28,7 @@ impl Service {
         if let Some(answer) = found.known(&self.0.writer.glance()) {
             return Ok(answer);
         }
-        let common_dir = self.registered_common_dir(&found);
-        let main_root = found.discovered.root.clone().filter(|_| found.discovered.linked_id.is_none());
-        self.0
-            .reconciler
-            .reconcile_now(&common_dir, main_root)
-            .await
-            .map_err(|error| write_problem(&error))?;
+        let common_dir = self.look_at(&found).await?;
         let snapshot = self.0.writer.snapshot();
         if let Some(allocation) = snapshot.ledger.of_git_dir(found.identity)
             && allocation.state == State::Active
@@ -62,7 +56,12 @@ impl Service {
     /// Learns the repository that `path` is in, and gives its common dir.
     pub async fn add(&self, path: PathBuf) -> Result<PathBuf, Problem> {
         let found = self.discover(path.clone()).await.map_err(|error| discover_problem(&path, error))?;
-        let common_dir = self.registered_common_dir(&found);
+        self.look_at(&found).await
+    }
+
+    /// Has the repository of a git dir that was found looked at, and gives the common dir that the registry has for it.
+    async fn look_at(&self, found: &Found) -> Result<PathBuf, Problem> {
+        let common_dir = self.registered_common_dir(found);
         let main_root = found.discovered.root.clone().filter(|_| found.discovered.linked_id.is_none());
         self.0
             .reconciler
