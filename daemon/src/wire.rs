@@ -32,13 +32,15 @@ pub fn allocation(
         main: allocation.is_main(),
         offset: allocation.offset.0,
         ports: allocation.ports.iter().map(|(name, port)| (name.to_string(), port.port)).collect(),
-        volume: allocation.volume.to_string(),
+        mode: allocation.mode.as_str().to_owned(),
+        volume: allocation.volume.name().to_string(),
         volumes: allocation
             .volumes
             .iter()
             .map(|(name, volume)| (name.to_string(), volume.to_string()))
             .collect(),
         database: allocation.database.to_string(),
+        schema: allocation.schema.as_ref().map(ToString::to_string),
         project: allocation.project.clone(),
         state: allocation.state,
         reason: allocation.reason.clone(),

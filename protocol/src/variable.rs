@@ -18,8 +18,30 @@ pub const COMPOSE_PROJECT_NAME: &str = "COMPOSE_PROJECT_NAME";
 /// The worktree's root directory.
 pub const WTD_WORKTREE: &str = "WTD_WORKTREE";
 
+/// How worktrees share the database server, where they do: `database`, `schema` or `shared`.
+pub const DB_MODE: &str = "DB_MODE";
+/// The worktree's schema in the one database, in mode `schema`.
+pub const DB_SCHEMA: &str = "DB_SCHEMA";
+/// What libpq asks of the server at the start of a session: the worktree's schema as `search_path`, in mode `schema`.
+pub const PGOPTIONS: &str = "PGOPTIONS";
+/// The same as a parameter of a connection URL: what follows its `?`.
+pub const DB_URL_OPTIONS: &str = "DB_URL_OPTIONS";
+/// What the worktree's keys begin with in a Redis that worktrees share, where they share the database server too.
+pub const REDIS_PREFIX: &str = "REDIS_PREFIX";
+
 /// Variables that the contract gives a meaning; no port, volume or template may take their names.
-const OURS: [&str; 5] = [PORT_OFFSET, DB_VOLUME, POSTGRES_DB, COMPOSE_PROJECT_NAME, WTD_WORKTREE];
+const OURS: [&str; 10] = [
+    PORT_OFFSET,
+    DB_VOLUME,
+    POSTGRES_DB,
+    COMPOSE_PROJECT_NAME,
+    WTD_WORKTREE,
+    DB_MODE,
+    DB_SCHEMA,
+    PGOPTIONS,
+    DB_URL_OPTIONS,
+    REDIS_PREFIX,
+];
 
 /// Variables that shells, loaders, language runtimes or common tools obey: setting one of them can run code,
 /// or send what a person starts elsewhere.

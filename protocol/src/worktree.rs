@@ -70,13 +70,19 @@ pub struct Allocation {
     pub offset: u16,
     /// Each port variable with its port: base port + offset.
     pub ports: BTreeMap<String, u16>,
-    /// The worktree's database volume (`DB_VOLUME`).
+    /// How worktrees share the database server: `isolated`, `database`, `schema` or `shared`.
+    #[serde(default = "isolated")]
+    pub mode: String,
+    /// The worktree's database volume (`DB_VOLUME`): its own in mode `isolated`, in the others that of the server.
     pub volume: String,
     /// Further volumes of the worktree, by variable.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub volumes: BTreeMap<String, String>,
     /// The worktree's database (`POSTGRES_DB`).
     pub database: String,
+    /// The worktree's schema in it (`DB_SCHEMA`), in mode `schema`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
     /// The project's name, from which the names above are made.
     pub project: String,
     /// The state of the allocation.
@@ -99,7 +105,18 @@ pub struct Allocation {
     pub variables: BTreeMap<String, String>,
 }
 
+/// What a daemon means that says no mode.
+fn isolated() -> String {
+    "isolated".to_owned()
+}
+
 impl Allocation {
+    /// The volumes that are the worktree's alone: not that of a server that worktrees share.
+    pub fn own_volumes(&self) -> impl Iterator<Item = &str> {
+        let of_server = (self.mode == isolated()).then_some(&self.volume);
+        of_server.into_iter().chain(self.volumes.values()).map(String::as_str)
+    }
+
     /// The worktree's root directory, exactly.
     pub fn path(&self) -> Result<PathBuf, PathTextError> {
         PathText::path(&self.path, self.path_base64.as_deref())

@@ -13,6 +13,8 @@ mod client;
 #[cfg(test)]
 mod concurrency;
 #[cfg(test)]
+mod database_modes;
+#[cfg(test)]
 mod moving;
 #[cfg(test)]
 mod offsets;

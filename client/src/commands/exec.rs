@@ -1,12 +1,13 @@
 //! `exec -- CMD…`: the client becomes the command, under the worktree's variables.
 
 use std::convert::Infallible;
-use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-use wtd_protocol::variable::{COMPOSE_PROJECT_NAME, PORT_OFFSET};
+use wtd_protocol::variable::{
+    COMPOSE_PROJECT_NAME, DB_MODE, DB_SCHEMA, DB_URL_OPTIONS, PGOPTIONS, PORT_OFFSET, REDIS_PREFIX,
+};
 
 use crate::cli::ExecArgs;
 use crate::daemon::{Daemon, variable};
@@ -21,8 +22,10 @@ pub(crate) fn run(daemon: &Daemon, args: &ExecArgs) -> Result<Infallible, Error>
     };
     let mut command = Command::new(program);
     command.args(arguments).envs(&environment.variables);
-    if !environment.variables.contains_key(COMPOSE_PROJECT_NAME) && is_another_worktrees_project() {
-        command.env_remove(COMPOSE_PROJECT_NAME);
+    for name in of_another_worktree(&|name| variable(name).and_then(|value| value.into_string().ok())) {
+        if !environment.variables.contains_key(name) {
+            command.env_remove(name);
+        }
     }
     let why = command.exec();
     let remedy = if why.kind() == io::ErrorKind::NotFound {
@@ -33,14 +36,44 @@ pub(crate) fn run(daemon: &Daemon, args: &ExecArgs) -> Result<Infallible, Error>
     Err(Error::Exec { command: program.clone(), why, remedy })
 }
 
-/// Whether the shell's project name is one that wtd gave to a linked worktree. A main worktree has none of its
-/// own, and under that one its commands would act on the other worktree's containers.
-fn is_another_worktrees_project() -> bool {
-    let text = |value: OsString| value.into_string().ok();
-    match (variable(COMPOSE_PROJECT_NAME).and_then(text), variable(PORT_OFFSET).and_then(text)) {
-        (Some(project), Some(offset)) => {
-            project.strip_suffix(&offset).is_some_and(|stem| stem.ends_with('-'))
-        }
-        _ => false,
+/// Variables of the shell that wtd gave it for some worktree, and that not every worktree has. Where this one has
+/// none of its own, a command would act on the other worktree's containers, or in its schema.
+fn of_another_worktree(shell: &dyn Fn(&str) -> Option<String>) -> Vec<&'static str> {
+    let mut names = Vec::new();
+    if let (Some(project), Some(offset)) = (shell(COMPOSE_PROJECT_NAME), shell(PORT_OFFSET))
+        && project.strip_suffix(&offset).is_some_and(|stem| stem.ends_with('-'))
+    {
+        names.push(COMPOSE_PROJECT_NAME);
+    }
+    if shell(DB_MODE).is_some() {
+        names.extend([DB_MODE, DB_SCHEMA, DB_URL_OPTIONS, REDIS_PREFIX]);
+    }
+    if let (Some(options), Some(schema)) = (shell(PGOPTIONS), shell(DB_SCHEMA))
+        && options.strip_prefix("-c search_path=") == Some(&schema)
+    {
+        names.push(PGOPTIONS);
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_worktree_left_in_the_shell_is_told_from_a_persons_own() {
+        let names = |set: &[(&str, &str)]| {
+            let shell =
+                |name: &str| set.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
+            of_another_worktree(&shell)
+        };
+        assert_eq!(
+            names(&[("COMPOSE_PROJECT_NAME", "shop-10000"), ("PORT_OFFSET", "10000")]),
+            ["COMPOSE_PROJECT_NAME"]
+        );
+        assert!(names(&[("COMPOSE_PROJECT_NAME", "shop"), ("PORT_OFFSET", "10000")]).is_empty());
+        assert!(names(&[("PGOPTIONS", "-c statement_timeout=1s"), ("REDIS_PREFIX", "mine:")]).is_empty());
+        let ours = [("DB_MODE", "schema"), ("DB_SCHEMA", "shop_0"), ("PGOPTIONS", "-c search_path=shop_0")];
+        assert_eq!(names(&ours), ["DB_MODE", "DB_SCHEMA", "DB_URL_OPTIONS", "REDIS_PREFIX", "PGOPTIONS"]);
     }
 }

@@ -39,16 +39,12 @@ fn text(forgotten: &Forgotten, is_done: bool) -> String {
         ["would become stale", "would no longer be watched"]
     };
     let allocations = forgotten.allocations.iter().map(|allocation| {
-        let volumes: Vec<_> = std::iter::once(&allocation.volume)
-            .chain(allocation.volumes.values())
-            .map(String::as_str)
-            .collect();
-        format!(
-            "{}: offset {} {stale}; its volumes stay until gc: {}",
-            Printable(&allocation.path),
-            allocation.offset,
-            Printable(&volumes.join(", ")),
-        )
+        let volumes: Vec<_> = allocation.own_volumes().collect();
+        let stay = match volumes.as_slice() {
+            [] => String::new(),
+            volumes => format!("; its volumes stay until gc: {}", Printable(&volumes.join(", "))),
+        };
+        format!("{}: offset {} {stale}{stay}", Printable(&allocation.path), allocation.offset)
     });
     let repository =
         forgotten.whole_repository.then(|| format!("{} {watched}", Printable(&forgotten.repository)));

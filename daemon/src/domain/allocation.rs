@@ -10,8 +10,9 @@ use wtd_protocol::variable::Variable;
 
 use super::allocator::Obstacle;
 use super::identity::{AllocationId, FileIdentity, RepositoryId};
-use super::names::{ComposeProject, DatabaseName, VolumeName};
+use super::names::{ComposeProject, DatabaseName, SchemaName, VolumeName};
 use super::offset::Offset;
+use super::project::DatabaseMode;
 
 /// A moment: milliseconds since 1970, UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,6 +43,24 @@ pub struct Port {
     pub port: u16,
     /// Whether the worktrees share one server there, so that the port does not move.
     pub shared: bool,
+}
+
+/// The volume that a worktree's database lives in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DatabaseVolume {
+    /// The worktree's own.
+    Own(VolumeName),
+    /// That of a server that worktrees share: no allocation answers for it, and gc never drops it.
+    Shared(VolumeName),
+}
+
+impl DatabaseVolume {
+    /// Its name.
+    pub const fn name(&self) -> &VolumeName {
+        match self {
+            Self::Own(name) | Self::Shared(name) => name,
+        }
+    }
 }
 
 /// How a person ended an allocation whose worktree still stands. It never comes back to life.
@@ -93,14 +112,18 @@ pub struct Allocation {
     pub ports: BTreeMap<Variable, Port>,
     /// The project's name.
     pub project: String,
+    /// How worktrees share the database server. It is what the project declared when the allocation was made.
+    pub mode: DatabaseMode,
     /// The database's volume.
-    pub volume: VolumeName,
+    pub volume: DatabaseVolume,
     /// Further volumes by variable.
     pub volumes: BTreeMap<Variable, VolumeName>,
     /// Volumes that the worktree had under an earlier configuration; gc still answers for them.
     pub former_volumes: BTreeSet<VolumeName>,
     /// The database's name.
     pub database: DatabaseName,
+    /// The schema in it, in mode `schema`.
+    pub schema: Option<SchemaName>,
     /// The Compose project; none for a main worktree, whose stack keeps the name that Compose gives it.
     pub compose_project: Option<ComposeProject>,
     /// The state.
@@ -123,6 +146,20 @@ impl Allocation {
     /// Whether this is the main worktree's.
     pub fn is_main(&self) -> bool {
         self.worktree_id.is_none()
+    }
+
+    /// The volumes that are this allocation's alone, those of earlier configurations too: what gc answers for.
+    pub fn own_volumes(&self) -> impl Iterator<Item = &VolumeName> {
+        let of_database = match &self.volume {
+            DatabaseVolume::Own(name) => Some(name),
+            DatabaseVolume::Shared(_) => None,
+        };
+        of_database.into_iter().chain(self.volumes.values()).chain(&self.former_volumes)
+    }
+
+    /// Whether the worktree uses a volume of this name, its own or one that worktrees share.
+    pub fn names_volume(&self, name: &VolumeName) -> bool {
+        self.volume.name() == name || self.own_volumes().any(|own| own == name)
     }
 
     /// Whether the worktree holds it: not proven removed, and not ended by a person.

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use wtd_protocol::variable::Variable;
 use wtd_protocol::{ChangeKind, State};
 
-use super::allocation::{Allocation, Ending, Moment, Port, Repository};
+use super::allocation::{Allocation, DatabaseVolume, Ending, Moment, Port, Repository};
 use super::allocator::{self, Exhausted, Rules, Taken};
 use super::identity::{AllocationId, RepositoryId};
 use super::ledger::{Ledger, Overlap};
 use super::names;
 use super::observation::ObservedWorktree;
 use super::offset::Offset;
-use super::project::Project;
+use super::project::{DatabaseMode, Project};
 
 /// What a step needs from outside.
 pub trait Surroundings {
@@ -95,11 +95,11 @@ impl Draft {
         preferred: Option<Offset>,
         surroundings: &mut impl Surroundings,
     ) -> Result<Result<Arc<Allocation>, Exhausted>, Overlap> {
-        let project = &worktree.project;
+        let project = &self.named_as_siblings(repository, &worktree.project);
         let moved: BTreeMap<Variable, NonZeroU16> = project
             .base_ports
             .iter()
-            .filter(|(name, _)| project.moves(name))
+            .filter(|(name, _)| project.database_mode.moves(name))
             .map(|(n, b)| (n.clone(), *b))
             .collect();
         let rules = surroundings.rules().clone();
@@ -128,10 +128,12 @@ impl Draft {
             offset: granted.offset,
             ports: project.base_ports.iter().map(port_of).collect(),
             project: project.name.clone(),
+            mode: project.database_mode,
             volume: names.volume,
             volumes: names.volumes,
             former_volumes: BTreeSet::new(),
             database: names.database,
+            schema: names.schema,
             compose_project: names.compose_project,
             state: State::Active,
             reason: String::new(),
@@ -144,17 +146,39 @@ impl Draft {
         .map(Ok)
     }
 
-    /// Brings an allocation's ports and names in line with its project's configuration. The offset stays; a port
-    /// that can't be had at this offset is left out with a warning.
+    /// The project under the name that worktrees of its repository share a server by: a directory that was renamed since
+    /// does not rename what they share.
+    fn named_as_siblings(&self, repository: RepositoryId, project: &Project) -> Project {
+        let mut project = project.clone();
+        if !project.name_is_configured && project.database_mode != DatabaseMode::Isolated {
+            let is_sibling =
+                |other: &&Arc<Allocation>| other.is_live() && other.mode == project.database_mode;
+            if let Some(sibling) = self.ledger.of_repository(repository).find(is_sibling) {
+                project.rename(&sibling.project);
+            }
+        }
+        project
+    }
+
+    /// Brings an allocation's ports and names in line with its project's configuration. The offset and the mode stay;
+    /// a port that can't be had at this offset is left out with a warning.
     pub fn configure(&self, allocation: &mut Allocation, project: &Project, rules: &Rules) {
         let mut warnings = project.warnings.clone();
         if project.is_unknown {
             allocation.warnings = warnings;
             return;
         }
+        let is_other_mode = project.database_mode != allocation.mode;
+        if is_other_mode {
+            warnings.push(format!(
+                "database.mode is {:?} for new worktrees; this one keeps {:?}, in which it was made, and `wtd-client reassign` makes it anew",
+                project.database_mode.as_str(),
+                allocation.mode.as_str()
+            ));
+        }
         let mut ports: BTreeMap<Variable, Port> = BTreeMap::new();
         for (name, base) in &project.base_ports {
-            let shared = !project.moves(name);
+            let shared = !allocation.mode.moves(name);
             let before = allocation.ports.get(name);
             if let Some(before) = before.filter(|before| before.base == *base && before.shared == shared) {
                 ports.insert(name.clone(), *before);
@@ -175,17 +199,23 @@ impl Draft {
             // A directory that is renamed does not rename the databases in its volume.
             project_named.rename(&allocation.project);
         }
-        let names = Names::of(&project_named, allocation.offset, allocation.is_main());
-        let mut former = std::mem::take(&mut allocation.former_volumes);
-        former.insert(allocation.volume.clone());
-        former.extend(allocation.volumes.values().cloned());
-        former.retain(|volume| *volume != names.volume && !names.volumes.values().any(|now| now == volume));
-        allocation.former_volumes = former;
+        let mut names = Names::of(&project_named, allocation.offset, allocation.is_main());
+        if is_other_mode {
+            // What the file says of the database is meant for the other mode.
+            names.volume = allocation.volume.clone();
+            names.database = allocation.database.clone();
+            names.schema.clone_from(&allocation.schema);
+        }
+        let before: BTreeSet<_> = allocation.own_volumes().cloned().collect();
+        allocation.former_volumes.clear();
         allocation.project = project_named.name;
         allocation.ports = ports;
         allocation.volume = names.volume;
         allocation.volumes = names.volumes;
+        allocation.former_volumes =
+            before.into_iter().filter(|volume| !allocation.names_volume(volume)).collect();
         allocation.database = names.database;
+        allocation.schema = names.schema;
         allocation.compose_project = names.compose_project;
         allocation.warnings = warnings;
     }
@@ -225,9 +255,10 @@ impl Draft {
 
 /// Names that follow from a project's configuration and an offset.
 struct Names {
-    volume: names::VolumeName,
+    volume: DatabaseVolume,
     volumes: BTreeMap<Variable, names::VolumeName>,
     database: names::DatabaseName,
+    schema: Option<names::SchemaName>,
     compose_project: Option<names::ComposeProject>,
 }
 
@@ -235,13 +266,24 @@ impl Names {
     fn of(project: &Project, offset: Offset, main: bool) -> Self {
         let volume = |stem: &String| names::volume_name(stem, offset.0);
         Self {
-            volume: volume(&project.volume_stem),
+            volume: match project.database_mode {
+                DatabaseMode::Isolated => DatabaseVolume::Own(volume(&project.volume_stem)),
+                DatabaseMode::Database | DatabaseMode::Schema | DatabaseMode::Shared => {
+                    DatabaseVolume::Shared(names::shared_volume_name(
+                        &project.name,
+                        &project.volume_stem,
+                        project.volume_stem_is_configured,
+                    ))
+                }
+            },
             volumes: project.volume_stems.iter().map(|(name, stem)| (name.clone(), volume(stem))).collect(),
             database: names::database_name(
                 &project.database_stem,
                 offset.0,
                 project.database_name_per_worktree,
             ),
+            schema: (project.database_mode == DatabaseMode::Schema)
+                .then(|| names::schema_name(&project.name, offset.0)),
             compose_project: (!main).then(|| names::compose_project(&project.name, offset.0)),
         }
     }
@@ -276,6 +318,7 @@ fn what_happened(before: Option<&Allocation>, after: &Allocation) -> Option<Chan
         || before.volume != after.volume
         || before.volumes != after.volumes
         || before.database != after.database
+        || before.schema != after.schema
         || before.compose_project != after.compose_project
         || before.project != after.project
         || before.warnings != after.warnings;

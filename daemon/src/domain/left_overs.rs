@@ -35,11 +35,7 @@ pub struct Resources {
 /// its Compose project.
 pub fn left_overs(allocation: &Allocation, resources: &Resources) -> Vec<String> {
     let id = allocation.id.to_string();
-    let recorded: Vec<&str> = std::iter::once(&allocation.volume)
-        .chain(allocation.volumes.values())
-        .chain(&allocation.former_volumes)
-        .map(super::names::VolumeName::as_str)
-        .collect();
+    let recorded: Vec<&str> = allocation.own_volumes().map(super::names::VolumeName::as_str).collect();
     let of_project = |resource: &Resource| {
         let project = resource.labels.get(COMPOSE_PROJECT_LABEL);
         allocation

@@ -28,6 +28,9 @@ pub enum NameError {
     /// Not the name of a database.
     #[error("{0:?} is no database name: use letters, digits, _ and -, and don't begin with -")]
     Database(String),
+    /// Not the name of a schema.
+    #[error("{0:?} is no name for a worktree's schema: use a-z, 0-9 and _, don't begin with a digit or pg_")]
+    Schema(String),
     /// Not the name of a Compose project.
     #[error("{0:?} is no project name: use a-z, 0-9, _ and -, and begin with a letter or digit")]
     Project(String),
@@ -80,6 +83,25 @@ pub fn is_database_stem(text: &str) -> bool {
         && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
 }
 
+/// The name of a worktree's schema: `[a-z_][a-z0-9_]{0,62}`, which needs no quotes in SQL, in a `search_path` or in a
+/// URL. Names that are PostgreSQL's own (`pg_…`; PostgreSQL manual, 5.9.6) or everybody's (`public`) are none.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SchemaName(String);
+
+impl SchemaName {
+    /// The schema of this name.
+    pub fn new(name: &str) -> Result<Self, NameError> {
+        let in_alphabet = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+            && name.chars().all(|c| is_lower_alphanumeric(c) || c == '_');
+        let is_taken = name.starts_with("pg_") || matches!(name, "public" | "information_schema");
+        if in_alphabet && !is_taken && name.len() <= MAX_DATABASE_BYTES {
+            Ok(Self(name.to_owned()))
+        } else {
+            Err(NameError::Schema(excerpt(name)))
+        }
+    }
+}
+
 /// The name of a Compose project: `[a-z0-9][a-z0-9_-]*` (Compose specification, "Name top-level element").
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ComposeProject(String);
@@ -122,7 +144,7 @@ macro_rules! text {
     )*};
 }
 
-text!(VolumeName, DatabaseName, ComposeProject);
+text!(VolumeName, DatabaseName, SchemaName, ComposeProject);
 
 fn is_lower_alphanumeric(c: char) -> bool {
     c.is_ascii_lowercase() || c.is_ascii_digit()
@@ -170,6 +192,19 @@ pub fn database_name(stem: &str, offset: u16, per_worktree: bool) -> DatabaseNam
     let suffix = if per_worktree { format!("-{offset}") } else { String::new() };
     DatabaseName::new(&format!("{stem}{suffix}"))
         .unwrap_or_else(|_| DatabaseName(cut(stem, '-', &suffix, MAX_DATABASE_BYTES)))
+}
+
+/// The volume of a server that worktrees share: as it is configured, else `<project>_<stem>`, which Compose too
+/// calls a project's volume of that name (Compose specification, "volumes", `name`).
+pub fn shared_volume_name(project: &str, stem: &str, is_configured: bool) -> VolumeName {
+    let name = if is_configured { stem.to_owned() } else { format!("{}_{stem}", project_name(project)) };
+    VolumeName::new(&name).unwrap_or_else(|_| VolumeName(cut(&name, '_', "", MAX_VOLUME_BYTES)))
+}
+
+/// `<project>_<offset>`: the schema of a worktree, with `-` as `_`, and `s_` before what can't begin the name of one.
+pub fn schema_name(project: &str, offset: u16) -> SchemaName {
+    let name = format!("{}_{offset}", project_name(project).replace('-', "_"));
+    SchemaName::new(&name).unwrap_or_else(|_| SchemaName(format!("s_{name}")))
 }
 
 /// `<project>-<offset>`: the Compose project of a linked worktree.
@@ -245,6 +280,41 @@ mod tests {
     }
 
     #[test]
+    fn a_schema_needs_no_quotes() {
+        for (project, schema) in [
+            ("inventiv-agents", "inventiv_agents_10000"),
+            ("9lives", "s_9lives_10000"),
+            ("pg-tools", "s_pg_tools_10000"),
+            ("pgtools", "pgtools_10000"),
+            ("Robert'); DROP SCHEMA public;--", "robert____drop_schema_public____10000"),
+        ] {
+            assert_eq!(schema_name(project, 10_000).as_str(), schema, "{project:?}");
+        }
+        for name in [
+            "",
+            "public",
+            "pg_x",
+            "information_schema",
+            "a-b",
+            "A",
+            "a b",
+            "a\"b",
+            "1a",
+            "é",
+            &"a".repeat(64),
+        ] {
+            assert!(SchemaName::new(name).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_shared_volume_is_the_configured_one_or_the_projects() {
+        assert_eq!(shared_volume_name("shop", "db_data", false).as_str(), "shop_db_data");
+        assert_eq!(shared_volume_name("shop", "db_data", true).as_str(), "db_data");
+        assert!(shared_volume_name(&"x".repeat(40), &"s".repeat(63), false).as_str().len() <= 63);
+    }
+
+    #[test]
     fn a_name_that_just_fits_is_not_cut() {
         let stem = "s".repeat(63 - "_10000".len());
         assert_eq!(volume_name(&stem, 10000).as_str(), format!("{stem}_10000"));
@@ -300,6 +370,10 @@ mod tests {
             prop_assert_eq!(VolumeName::new(volume.as_str()), Ok(volume));
             let database = database_name(&stem, offset, per_worktree);
             prop_assert_eq!(DatabaseName::new(database.as_str()), Ok(database));
+            let schema = schema_name(&stem, offset);
+            prop_assert_eq!(SchemaName::new(schema.as_str()), Ok(schema));
+            let shared = shared_volume_name(&stem, &stem, per_worktree);
+            prop_assert_eq!(VolumeName::new(shared.as_str()), Ok(shared));
             let compose = compose_project(&stem, offset);
             prop_assert_eq!(ComposeProject::new(compose.as_str()), Ok(compose));
             let project = project_name(&stem);
@@ -321,8 +395,9 @@ mod tests {
         }
 
         #[test]
-        fn distinct_offsets_give_distinct_compose_projects(one in stem(), other in stem(), a: u16, b: u16) {
+        fn distinct_offsets_give_distinct_compose_projects_and_schemas(one in stem(), other in stem(), a: u16, b: u16) {
             prop_assume!(a != b);
+            prop_assert_ne!(schema_name(&one, a), schema_name(&other, b));
             prop_assert_ne!(compose_project(&one, a), compose_project(&other, b));
         }
     }

@@ -54,9 +54,9 @@ impl DatabaseMode {
         matches!(self, Self::Isolated | Self::Database)
     }
 
-    /// Whether the database's port moves with the offset.
-    pub const fn moves_port(self) -> bool {
-        matches!(self, Self::Isolated)
+    /// Whether a port moves with the offset: the database's does not where all worktrees use one server.
+    pub fn moves(self, variable: &Variable) -> bool {
+        self == Self::Isolated || variable.as_str() != DB_HOST_PORT
     }
 }
 
@@ -83,6 +83,8 @@ pub struct Project {
     pub database_name_per_worktree: bool,
     /// Stem of the database's volume.
     pub volume_stem: String,
+    /// Whether that stem is a configured one.
+    pub volume_stem_is_configured: bool,
     /// Further volumes: variable and stem.
     pub volume_stems: BTreeMap<Variable, String>,
     /// The configuration is there and could not be read: what it declares is unknown, and not nothing.
@@ -104,6 +106,7 @@ impl Project {
             database_stem_is_configured: false,
             database_name_per_worktree: true,
             volume_stem: VOLUME_STEM.to_owned(),
+            volume_stem_is_configured: false,
             volume_stems: BTreeMap::new(),
             is_unknown: false,
             warnings: Vec::new(),
@@ -117,11 +120,6 @@ impl Project {
         if !self.database_stem_is_configured {
             self.database_stem.clone_from(&self.name);
         }
-    }
-
-    /// Whether a port moves with the offset: the database's does not where all worktrees use one server.
-    pub fn moves(&self, variable: &Variable) -> bool {
-        self.database_mode.moves_port() || variable.as_str() != DB_HOST_PORT
     }
 }
 
@@ -153,9 +151,8 @@ mod tests {
     fn only_a_database_of_ones_own_moves_its_port() {
         let ui = Variable::new("UI_PORT").unwrap();
         for mode in DatabaseMode::ALL {
-            let project = Project { database_mode: mode, ..Project::named("app") };
-            assert_eq!(project.moves(&Variable::db_host_port()), mode == DatabaseMode::Isolated);
-            assert!(project.moves(&ui));
+            assert_eq!(mode.moves(&Variable::db_host_port()), mode == DatabaseMode::Isolated);
+            assert!(mode.moves(&ui));
         }
     }
 

@@ -125,6 +125,7 @@ impl Parser<'_> {
             && let Some(volume) = self.volume_stem("database.volume", value)
         {
             self.project.volume_stem = volume;
+            self.project.volume_stem_is_configured = true;
         }
         for key in ["template", "seed"] {
             if let Some((name, value)) = database.get_key_value(key)

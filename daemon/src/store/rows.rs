@@ -13,11 +13,12 @@ use uuid::Uuid;
 use wtd_protocol::variable::Variable;
 use wtd_protocol::{Change, ChangeKind, PassedOver, State};
 
-use crate::domain::allocation::{Allocation, Ending, Moment, Port, Repository};
+use crate::domain::allocation::{Allocation, DatabaseVolume, Ending, Moment, Port, Repository};
 use crate::domain::allocator::Obstacle;
 use crate::domain::identity::{AllocationId, FileIdentity, RepositoryId};
-use crate::domain::names::{ComposeProject, DatabaseName, VolumeName};
+use crate::domain::names::{ComposeProject, DatabaseName, SchemaName, VolumeName};
 use crate::domain::offset::Offset;
+use crate::domain::project::DatabaseMode;
 use crate::wire;
 
 type Ports = HashMap<AllocationId, BTreeMap<Variable, Port>>;
@@ -106,10 +107,18 @@ pub(super) fn allocation(
     volumes: &HashMap<AllocationId, Volumes>,
 ) -> Result<Allocation, Error> {
     let id = AllocationId(uuid(row, "id")?);
-    let volumes = volumes.get(&id).ok_or_else(|| foreign("id", "an allocation without a volume"))?;
+    let none = Volumes::default();
+    let volumes = volumes.get(&id).unwrap_or(&none);
     let mut current = volumes.current.clone();
-    let volume =
-        current.remove(wtd_protocol::variable::DB_VOLUME).ok_or_else(|| foreign("id", "no DB_VOLUME"))?;
+    let own = current.remove(wtd_protocol::variable::DB_VOLUME).map(DatabaseVolume::Own);
+    let shared: Option<&str> = row.try_get("shared_volume")?;
+    let shared = shared
+        .map(|name| VolumeName::new(name).map_err(|why| foreign("shared_volume", why)))
+        .transpose()?
+        .map(DatabaseVolume::Shared);
+    let volume = shared.or(own).ok_or_else(|| foreign("id", "no DB_VOLUME"))?;
+    let mode: &str = row.try_get("mode")?;
+    let schema: Option<&str> = row.try_get("schema")?;
     let variable = |(name, volume): (String, VolumeName)| {
         Variable::new(&name).map(|name| (name, volume)).map_err(|why| foreign("variable", why))
     };
@@ -130,10 +139,12 @@ pub(super) fn allocation(
         offset: Offset(row.try_get("offset")?),
         ports: ports.get(&id).cloned().unwrap_or_default(),
         project: row.try_get("project")?,
+        mode: DatabaseMode::from_word(mode).ok_or_else(|| foreign("mode", mode))?,
         volume,
         volumes: current.into_iter().map(variable).collect::<Result<_, _>>()?,
         former_volumes: volumes.former.clone(),
         database: DatabaseName::new(database).map_err(|why| foreign("database", why))?,
+        schema: schema.map(|name| SchemaName::new(name).map_err(|why| foreign("schema", why))).transpose()?,
         compose_project: compose_project
             .map(|name| ComposeProject::new(name).map_err(|why| foreign("compose_project", why)))
             .transpose()?,
@@ -166,11 +177,13 @@ pub(super) async fn put(connection: &mut SqliteConnection, allocation: &Allocati
     let passed_over: Vec<PassedOver> = allocation.passed_over.iter().map(wire::passed_over).collect();
     sqlx::query(
         "INSERT INTO allocations (id, repository, worktree_id, git_dir, device, inode, born_ns, path, path_device, finished,
-             offset, project, database, compose_project, state, reason, since, created, ending, passed_over, warnings)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)
+             offset, project, database, compose_project, state, reason, since, created, ending, passed_over, warnings,
+             mode, shared_volume, schema)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24)
          ON CONFLICT (id) DO UPDATE SET repository = ?2, worktree_id = ?3, git_dir = ?4, device = ?5, inode = ?6, born_ns = ?7,
              path = ?8, path_device = ?9, finished = ?10, offset = ?11, project = ?12, database = ?13, compose_project = ?14,
-             state = ?15, reason = ?16, since = ?17, created = ?18, ending = ?19, passed_over = ?20, warnings = ?21",
+             state = ?15, reason = ?16, since = ?17, created = ?18, ending = ?19, passed_over = ?20, warnings = ?21,
+             mode = ?22, shared_volume = ?23, schema = ?24",
     )
     .bind(&id)
     .bind(allocation.repository.to_string())
@@ -193,6 +206,12 @@ pub(super) async fn put(connection: &mut SqliteConnection, allocation: &Allocati
     .bind(allocation.ending.map(Ending::as_str))
     .bind(to_json(&passed_over)?)
     .bind(to_json(&allocation.warnings)?)
+    .bind(allocation.mode.as_str())
+    .bind(match &allocation.volume {
+        DatabaseVolume::Own(_) => None,
+        DatabaseVolume::Shared(name) => Some(name.as_str()),
+    })
+    .bind(allocation.schema.as_ref().map(SchemaName::as_str))
     .execute(&mut *connection)
     .await?;
     if allocation.state == State::Released {
@@ -231,9 +250,15 @@ async fn put_volumes(
     id: &str,
     allocation: &Allocation,
 ) -> Result<(), Error> {
-    let mut rows = vec![(Some(wtd_protocol::variable::DB_VOLUME), allocation.volume.to_string())];
+    let mut rows = Vec::new();
+    if let DatabaseVolume::Own(name) = &allocation.volume {
+        rows.push((Some(wtd_protocol::variable::DB_VOLUME), name.to_string()));
+    }
     rows.extend(allocation.volumes.iter().map(|(name, volume)| (Some(name.as_str()), volume.to_string())));
     rows.extend(allocation.former_volumes.iter().map(|volume| (None, volume.to_string())));
+    if rows.is_empty() {
+        return Ok(());
+    }
     sqlx::query(
         "INSERT INTO volumes (allocation, variable, name) SELECT ?1, value ->> 0, value ->> 1 FROM json_each(?2)",
     )

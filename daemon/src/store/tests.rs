@@ -11,13 +11,14 @@ use wtd_protocol::variable::Variable;
 use wtd_protocol::{ChangeKind, State};
 
 use super::{Registry, StoreError, open};
-use crate::domain::allocation::{Allocation, Ending, Moment, Port, Repository};
+use crate::domain::allocation::{Allocation, DatabaseVolume, Ending, Moment, Port, Repository};
 use crate::domain::allocator::Obstacle;
 use crate::domain::draft::Record;
 use crate::domain::identity::{AllocationId, FileIdentity, RepositoryId};
 use crate::domain::ledger::Ledger;
 use crate::domain::names;
 use crate::domain::offset::Offset;
+use crate::domain::project::DatabaseMode;
 
 const IDENTITY: FileIdentity = FileIdentity { device: u64::MAX, inode: 1 << 63, born_ns: Some(-1) };
 
@@ -48,13 +49,15 @@ fn allocation(repository: RepositoryId, offset: u16) -> Allocation {
             (Variable::new("UI_PORT").unwrap(), port(3000)),
         ]),
         project: "main".into(),
-        volume: names::volume_name("db_data", offset),
+        mode: DatabaseMode::Isolated,
+        volume: DatabaseVolume::Own(names::volume_name("db_data", offset)),
         volumes: BTreeMap::from([(
             Variable::new("REDIS_VOLUME").unwrap(),
             names::volume_name("redis", offset),
         )]),
         former_volumes: BTreeSet::from([names::volume_name("old", offset)]),
         database: names::database_name("main", offset, true),
+        schema: None,
         compose_project: Some(names::compose_project("main", offset)),
         state: State::Active,
         reason: String::new(),

@@ -20,8 +20,10 @@ pub(crate) struct Row {
     pub(crate) main: bool,
     pub(crate) offset: u16,
     pub(crate) ports: BTreeMap<String, u16>,
+    pub(crate) mode: String,
     pub(crate) volume: String,
     pub(crate) database: String,
+    pub(crate) schema: Option<String>,
     pub(crate) project: String,
     pub(crate) state: String,
     pub(crate) since: String,
@@ -101,7 +103,8 @@ impl Rows {
         offsets
     }
 
-    /// No two allocations that are not released share an offset, a port or a volume.
+    /// No two allocations that are not released share an offset, a port or a volume: but for those of a server that
+    /// worktrees share by their mode.
     #[track_caller]
     pub(crate) fn assert_disjoint(&self) {
         let (mut offsets, mut ports, mut volumes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
@@ -109,10 +112,11 @@ impl Rows {
             if let Some(other) = offsets.insert(row.offset, row) {
                 panic!("two allocations have offset {}: {other:#?} {row:#?}", row.offset);
             }
-            if let Some(other) = volumes.insert(&row.volume, row) {
+            let is_isolated = row.mode == "isolated";
+            if let Some(other) = volumes.insert(&row.volume, row).filter(|_| is_isolated) {
                 panic!("two allocations have volume {}: {other:#?} {row:#?}", row.volume);
             }
-            for (name, port) in &row.ports {
+            for (name, port) in row.ports.iter().filter(|(name, _)| is_isolated || *name != "DB_HOST_PORT") {
                 if let Some(other) = ports.insert(*port, row) {
                     panic!("two allocations have port {port} ({name}): {other:#?} {row:#?}");
                 }
