@@ -61,6 +61,8 @@ pub(crate) enum Command {
     Status(JsonArgs),
     /// Follow the changes of allocations until interrupted
     Events(JsonArgs),
+    /// Have the daemon read its configuration again
+    Reload(JsonArgs),
     /// Check everything that wtd needs, with the remedy for what is amiss
     Doctor(JsonArgs),
     /// Print the completion script of a shell
@@ -83,6 +85,7 @@ impl Command {
             Self::Check(_) => "check",
             Self::Status(_) => "status",
             Self::Events(_) => "events",
+            Self::Reload(_) => "reload",
             Self::Doctor(_) => "doctor",
             Self::Completions(_) => "completions",
             Self::Man(_) => "man",

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use wtd_protocol::requests::{ForgetRequest, Forgotten, PathRequest, ReassignRequest};
+use wtd_protocol::requests::{ForgetRequest, Forgotten, PathRequest, ReassignRequest, Reloaded};
 use wtd_protocol::{Allocation, Health, Problem, ProblemType, Repository, routes, socket};
 
 use crate::cli::DaemonArgs;
@@ -22,6 +22,8 @@ use crate::transport::{Exchange, ExchangeError, Request};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 /// The same for what has the daemon ask the container engine.
 pub(crate) const ENGINE_PATIENCE: Duration = Duration::from_secs(10);
+/// As [`PATIENCE`], for a reload: the daemon gives reading its configuration half of it.
+pub(crate) const RELOAD_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often a request is sent again when the connection was closed without an answer.
 const CLOSED_RETRIES: u32 = 3;
@@ -122,6 +124,12 @@ impl Daemon {
     pub(crate) fn reassign(&self, path: &Path, force: bool) -> Result<Allocation, Error> {
         let body = ReassignRequest { path: PathRequest::of(path), force };
         parsed(&self.ask(&with_body("POST", routes::REASSIGN, &body)?, &mut || {})?)
+    }
+
+    /// Has the daemon read its configuration again.
+    pub(crate) fn reload(&self) -> Result<Reloaded, Error> {
+        let nothing = serde_json::Map::new();
+        parsed(&self.ask(&with_body("POST", routes::RELOAD, &nothing)?, &mut || {})?)
     }
 
     /// How the daemon fares.

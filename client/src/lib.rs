@@ -33,7 +33,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use cli::{Cli, Command, DaemonArgs};
-use daemon::{Daemon, ENGINE_PATIENCE, PATIENCE};
+use daemon::{Daemon, ENGINE_PATIENCE, PATIENCE, RELOAD_PATIENCE};
 use error::Error;
 
 /// Runs the program; gives its exit code.
@@ -73,6 +73,7 @@ fn run(args: &DaemonArgs, command: &Command) -> Result<bool, Error> {
         Command::Check(args) => commands::check::run(&daemon(PATIENCE), args),
         Command::Status(args) => commands::status::run(daemon(PATIENCE), args),
         Command::Events(args) => commands::events::run(&daemon(PATIENCE), args),
+        Command::Reload(args) => commands::reload::run(daemon(RELOAD_PATIENCE), args),
         Command::Doctor(args) => return commands::doctor::run(&daemon(ENGINE_PATIENCE), args),
         Command::Completions(args) => commands::completions::run(args),
         Command::Man(args) => commands::man::run(args),

@@ -11,7 +11,7 @@ use crate::config::Settings;
 ///
 /// The daemon is started by systemd, or by `wtd-client` when it is needed; there is seldom a reason to start it
 /// by hand. What a flag says goes before its environment variable, and that before the configuration file.
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 #[command(name = "wtd", version)]
 #[expect(clippy::doc_markdown, reason = "these comments are the help text, where a backtick is a backtick")]
 pub struct Cli {

@@ -159,12 +159,45 @@ pub enum ConfigError {
     },
 }
 
+/// Where the configuration comes from. The file is read anew by each [`Sources::load`].
+#[derive(Debug, Clone)]
+pub struct Sources {
+    cli: Cli,
+    variable: fn(&str) -> Option<OsString>,
+    /// What relative paths in flags and variables are relative to: the daemon itself goes to `/`.
+    directory: PathBuf,
+}
+
+impl Sources {
+    /// The command line, the environment and the file that they name. Relative paths start from where the process
+    /// is now.
+    pub fn new(cli: Cli, variable: fn(&str) -> Option<OsString>) -> Self {
+        // A working directory that is gone is an error to a relative path only.
+        Self { cli, variable, directory: std::env::current_dir().unwrap_or_default() }
+    }
+
+    /// The configuration that they make now.
+    pub fn load(&self) -> Result<Config, ConfigError> {
+        Config::load(&self.cli, &self.directory, self.variable)
+    }
+
+    /// The environment.
+    pub fn variable(&self, name: &str) -> Option<OsString> {
+        (self.variable)(name)
+    }
+}
+
 impl Config {
-    /// The configuration that flags, environment and file make together. `variable` looks up the environment.
-    pub fn load(cli: &Cli, variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
+    /// The configuration that flags, environment and file make together. `variable` looks up the environment; paths
+    /// in both may be relative to `directory`.
+    pub fn load(
+        cli: &Cli,
+        directory: &Path,
+        variable: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, ConfigError> {
         let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
         let home = variable("HOME").map(PathBuf::from);
-        let place = |path: &Path| absolute(path, home.as_deref());
+        let place = |path: &Path| absolute(path, home.as_deref(), directory);
         let place_of = |flag: &Option<PathBuf>, name: &str| {
             flag.clone().or_else(|| variable(name).map(PathBuf::from)).map(|path| place(&path)).transpose()
         };
@@ -257,12 +290,12 @@ fn parse(path: &Path, text: &str) -> Result<Settings, ConfigError> {
     })
 }
 
-/// A path with `~/` replaced, and made absolute by the working directory.
-fn absolute(path: &Path, home: Option<&Path>) -> Result<PathBuf, ConfigError> {
+/// A path with `~/` replaced, and made absolute by `directory`.
+fn absolute(path: &Path, home: Option<&Path>, directory: &Path) -> Result<PathBuf, ConfigError> {
     let path = match (path.strip_prefix("~"), home) {
         (Ok(below), Some(home)) => home.join(below),
         (Ok(_), None) => return Err(ConfigError::NoHome(path.to_owned())),
-        (Err(_), _) => path.to_owned(),
+        (Err(_), _) => directory.join(path),
     };
     std::path::absolute(&path).map_err(|source| ConfigError::NoWorkingDirectory { path, source })
 }

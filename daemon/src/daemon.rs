@@ -1,45 +1,47 @@
 //! The daemon put together: opened, served, and ended in order.
 
-use std::ffi::OsString;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::config::Config;
-use crate::domain::allocator::Rules;
+use crate::config::{Config, Sources};
 use crate::engine::{Engine, Environment};
 use crate::http::{Context, Listener, Metrics, serve};
-use crate::probe::{PortProbe, SystemProbe};
 use crate::reconciler::{Reconciler, watched_common_dirs};
 use crate::registry::Writer;
-use crate::release;
+use crate::reload::{Governed, Reloader, probe, rules};
 use crate::roots::Roots;
 use crate::service::{Parts, Service};
 use crate::socket::Socket;
-use crate::{listeners, store};
+use crate::systemd::notify;
+use crate::telemetry::Log;
+use crate::{release, store, systemd};
 
 /// How long the start waits for a first look at every repository. Those that take longer are looked at while requests
 /// are answered.
 const FIRST_LOOK: Duration = Duration::from_millis(400);
 
-/// Runs the daemon until it is told to end. Descriptors that systemd passed have to be taken before any thread starts,
-/// so they come from the caller.
+/// Runs the daemon until it is told to end. `config` is what `sources` gave. Descriptors that systemd passed have to be
+/// taken before any thread starts, so they come from the caller.
 pub async fn run(
+    sources: Sources,
     config: Config,
+    log: Log,
     mut passed: ListenFd,
     detached: bool,
-    variable: fn(&str) -> Option<OsString>,
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let hangup = signal(SignalKind::hangup())?;
+    let variable = |name: &str| sources.variable(name);
     let passed = Socket::inherited(&mut passed)?;
     let socket_path = passed.as_ref().map_or_else(
         || Socket::place(config.socket.as_deref(), variable, &config.state_dir),
@@ -75,6 +77,17 @@ pub async fn run(
     let (end, ending) = watch::channel(false);
     let socket_from = if socket.inherited { "systemd" } else { "self" };
     let socket_path = socket.path.clone();
+    let roots = Arc::new(Roots::new(&config.roots));
+    let (resync, resyncs) = watch::channel(config.resync);
+    let governed = Governed {
+        writer: writer.clone(),
+        engine: engine.clone(),
+        reconciler: reconciler.clone(),
+        roots: Arc::clone(&roots),
+        resync,
+        log,
+    };
+    let reloader = Reloader::new(sources.clone(), config.clone(), governed);
     let (listener, unlink) = socket.into_parts();
     let service = Service::new(Parts {
         writer: writer.clone(),
@@ -85,7 +98,7 @@ pub async fn run(
         socket: socket_path,
         socket_from,
         started: Instant::now(),
-        config: config.clone(),
+        reloader: reloader.clone(),
     });
     let context = Context { service, metrics: Metrics::default(), ending };
     let mut servers = JoinSet::new();
@@ -96,28 +109,16 @@ pub async fn run(
             .with_context(|| format!("can't listen on {address}"))?;
         servers.spawn(serve(Listener::Tcp(tcp), context));
     }
-    {
-        let (reconciler, resync) = (reconciler.clone(), config.resync);
-        tasks.spawn(async move { reconciler.sweep(resync).await });
-    }
-    {
-        let (writer, reconciler) = (writer.clone(), reconciler.clone());
-        tasks.spawn(async move { release::run(&writer, &reconciler, &engine).await });
-    }
-    if !config.roots.is_empty() {
-        let roots = Arc::new(Roots::new(&config.roots));
-        reconciler.set_roots_listener(Arc::clone(&roots) as _);
-        let reconciler = reconciler.clone();
-        tasks.spawn(async move { roots.run(&reconciler).await });
-    }
-    if let Some(interval) = sd_notify::watchdog_enabled() {
-        tasks.spawn(watchdog(writer.clone(), interval));
+    work(&mut tasks, &writer, &reconciler, engine, roots, resyncs);
+    if let Some(interval) = systemd::watchdog_interval() {
+        tasks.spawn(systemd::watchdog(writer.clone(), interval));
     }
     say_ready(detached)?;
 
     let failed = tokio::select! {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
+        () = reload_on_hangup(hangup, &reloader) => None,
         ended = tasks.join_next() => Some(ended),
         ended = servers.join_next() => Some(ended),
     };
@@ -138,20 +139,22 @@ pub async fn run(
     }
 }
 
-fn rules(config: &Config) -> Rules {
-    Rules {
-        step: config.step,
-        reserved: config.reserved_ports.ranges().to_vec(),
-        avoided: if config.avoid_ephemeral { listeners::ephemeral_range() } else { None },
-    }
-}
-
-fn probe(config: &Config, engine: &Engine) -> Option<Box<dyn PortProbe + Send>> {
-    let engine = engine.clone();
-    // Asked only about a port that is taken, from where the writer may block.
-    let published_by =
-        move |port| tokio::runtime::Handle::current().block_on(engine.published_ports()).remove(&port);
-    config.probe.then(|| Box::new(SystemProbe::new(published_by)) as _)
+/// Starts what goes on whether or not somebody asks.
+fn work(
+    tasks: &mut JoinSet<()>,
+    writer: &Writer,
+    reconciler: &Reconciler,
+    engine: Engine,
+    roots: Arc<Roots>,
+    resyncs: watch::Receiver<Duration>,
+) {
+    let sweeping = reconciler.clone();
+    tasks.spawn(async move { sweeping.sweep(resyncs).await });
+    let (releasing, writer) = (reconciler.clone(), writer.clone());
+    tasks.spawn(async move { release::run(&writer, &releasing, &engine).await });
+    reconciler.set_roots_listener(Arc::clone(&roots) as _);
+    let searching = reconciler.clone();
+    tasks.spawn(async move { roots.run(&searching).await });
 }
 
 /// Looks at every repository, so that the first answers tell what changed while the daemon was down.
@@ -176,14 +179,16 @@ async fn first_look(writer: &Writer, reconciler: &Reconciler) {
     }
 }
 
-/// Tells systemd that we live, as long as a step gets through the writer.
-async fn watchdog(writer: Writer, interval: Duration) {
-    let mut ticks = tokio::time::interval(interval / 2);
-    loop {
-        ticks.tick().await;
-        if writer.commit(|_, _| Ok((None, ()))).await.is_ok() {
-            notify(&[NotifyState::Watchdog]);
+/// Reads the configuration again whenever SIGHUP asks for that. Resolves when the signal means what it is named after:
+/// the terminal on which we were started has gone (termios(3)).
+async fn reload_on_hangup(mut hangup: Signal, reloader: &Reloader) {
+    let had_terminal = std::io::stderr().is_terminal();
+    while hangup.recv().await.is_some() {
+        if had_terminal && !std::io::stderr().is_terminal() {
+            return;
         }
+        // What came of it is told in the log and to systemd.
+        drop(reloader.reload().await);
     }
 }
 
@@ -200,10 +205,4 @@ fn say_ready(detached: bool) -> anyhow::Result<()> {
         rustix::stdio::dup2_stdout(&null)?;
     }
     Ok(())
-}
-
-fn notify(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        warn!(error = &error as &dyn std::error::Error, "systemd not told");
-    }
 }

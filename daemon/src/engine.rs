@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bollard::Docker;
 use bollard::query_parameters::{ListContainersOptions, ListContainersOptionsBuilder, ListVolumesOptions};
 use serde::Deserialize;
@@ -90,7 +91,7 @@ impl Environment {
 /// The engine, looked for anew whenever it is needed: it may be installed, started or moved at any time.
 #[derive(Debug, Clone)]
 pub struct Engine {
-    configured: config::Engine,
+    configured: Arc<ArcSwap<config::Engine>>,
     environment: Environment,
 }
 
@@ -107,7 +108,12 @@ impl fmt::Display for Engine {
 impl Engine {
     /// The engine that the configuration and the environment name.
     pub fn new(configured: config::Engine, environment: Environment) -> Self {
-        Self { configured, environment }
+        Self { configured: Arc::new(ArcSwap::from_pointee(configured)), environment }
+    }
+
+    /// Has the engine looked for where the configuration says now. Holds for every clone.
+    pub fn configure(&self, configured: config::Engine) {
+        self.configured.store(Arc::new(configured));
     }
 
     /// Whether there is no engine on this machine at all.
@@ -116,7 +122,7 @@ impl Engine {
     }
 
     fn place(&self) -> Place {
-        match &self.configured {
+        match &**self.configured.load() {
             config::Engine::None => Place::None,
             config::Engine::Host(host) => Place::Host(host.clone()),
             config::Engine::Detect => self.environment.detect(),

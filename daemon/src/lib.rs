@@ -17,10 +17,12 @@ pub mod project_file;
 pub mod reconciler;
 pub mod registry;
 pub mod release;
+pub mod reload;
 pub mod roots;
 pub mod service;
 pub mod socket;
 pub mod store;
+pub mod systemd;
 pub mod telemetry;
 pub mod text;
 pub mod watch;
@@ -72,8 +74,8 @@ fn say(line: &str) {
 }
 
 fn start(cli: &cli::Cli, passed: ListenFd) -> anyhow::Result<()> {
-    let variable = |name: &str| std::env::var_os(name);
-    let config = config::Config::load(cli, variable)?;
+    let sources = config::Sources::new(cli.clone(), |name| std::env::var_os(name));
+    let config = sources.load()?;
     // Nothing that the daemon makes is for others.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     if cli.detached {
@@ -83,14 +85,14 @@ fn start(cli: &cli::Cli, passed: ListenFd) -> anyhow::Result<()> {
             Err(errno) => return Err(std::io::Error::from(errno).into()),
         }
     }
-    telemetry::start(&config.log, cli.detached, &config.state_dir)?;
+    let log = telemetry::start(&config.log, cli.detached, &config.state_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(64)
         .thread_name("wtd")
         .enable_all()
         .build()?;
-    let result = runtime.block_on(daemon::run(config, passed, cli.detached, |name| std::env::var_os(name)));
+    let result = runtime.block_on(daemon::run(sources, config, log, passed, cli.detached));
     // A look at a disk that hangs must not keep the daemon from ending.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     result

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{Instrument, debug, info_span, warn};
 
@@ -266,19 +266,31 @@ impl Reconciler {
         }
     }
 
+    /// Has repositories looked at again of which a worktree found no offset.
+    pub fn mark_in_want(&self) {
+        let snapshot = self.0.writer.snapshot();
+        for id in snapshot.repositories_in_want() {
+            if let Some(repository) = snapshot.ledger.repository(id) {
+                self.mark(&repository.common_dir);
+            }
+        }
+    }
+
     /// Looks for changes that no event told of: at all repositories every `resync` and after an overflow, at those
     /// that can't be watched every two seconds. Until the future is dropped.
-    pub async fn sweep(&self, resync: Duration) {
-        let mut next_resync = Instant::now() + resync;
+    pub async fn sweep(&self, mut resync: watch::Receiver<Duration>) {
+        let mut last_resync = Instant::now();
         loop {
+            let next_resync = last_resync + *resync.borrow_and_update();
             let polling = !lock(&self.0.polled).is_empty();
             let wake_at = if polling { next_resync.min(Instant::now() + POLL) } else { next_resync };
             let everywhere = tokio::select! {
                 () = self.0.overflowed.notified() => true,
+                Ok(()) = resync.changed() => continue,
                 () = tokio::time::sleep_until(wake_at) => Instant::now() >= next_resync,
             };
             if everywhere {
-                next_resync = Instant::now() + resync;
+                last_resync = Instant::now();
                 for key in self.polled() {
                     self.mark(&key);
                 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -26,19 +26,28 @@ const UNFINISHED_LOOKS: usize = 240;
 /// The configured roots.
 #[derive(Debug)]
 pub struct Roots {
-    configured: Vec<PathBuf>,
-    changed: Mutex<HashSet<PathBuf>>,
+    state: Mutex<State>,
     wake: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    configured: HashSet<PathBuf>,
+    /// Those to be searched.
+    changed: HashSet<PathBuf>,
+    /// Those that were configured and are not any more, and may still be watched.
+    dropped: HashSet<PathBuf>,
 }
 
 impl RootsListener for Roots {
     fn changed(&self, root: &Path) -> bool {
-        let is_root = self.configured.iter().any(|known| known == root);
-        if is_root {
-            self.changed.lock().unwrap_or_else(PoisonError::into_inner).insert(root.to_owned());
+        let mut state = self.state();
+        if state.configured.contains(root) {
+            state.changed.insert(root.to_owned());
             self.wake.notify_one();
+            return true;
         }
-        is_root
+        state.dropped.contains(root)
     }
 }
 
@@ -55,17 +64,45 @@ struct Found {
 impl Roots {
     /// The roots of the configuration, all to be searched.
     pub fn new(roots: &[PathBuf]) -> Self {
-        let configured: Vec<PathBuf> =
+        let this = Self { state: Mutex::default(), wake: Notify::new() };
+        this.configure(roots);
+        this
+    }
+
+    /// Puts these in the place of the roots of before; new ones are searched. What was found below a root that is none
+    /// any more stays known.
+    pub fn configure(&self, roots: &[PathBuf]) {
+        let configured: HashSet<PathBuf> =
             roots.iter().map(|root| root.canonicalize().unwrap_or_else(|_| root.clone())).collect();
-        let changed = Mutex::new(configured.iter().cloned().collect());
-        Self { configured, changed, wake: Notify::new() }
+        let mut state = self.state();
+        let new: Vec<PathBuf> = configured.difference(&state.configured).cloned().collect();
+        let dropped: Vec<PathBuf> = state.configured.difference(&configured).cloned().collect();
+        state.changed.retain(|root| configured.contains(root));
+        state.dropped.retain(|root| !configured.contains(root));
+        state.changed.extend(new);
+        state.dropped.extend(dropped);
+        state.configured = configured;
+        self.wake.notify_one();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Searches roots as they change, until the future is dropped.
     pub async fn run(&self, reconciler: &Reconciler) {
         let mut looks = UNFINISHED_LOOKS;
         loop {
-            let changed = std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner));
+            let (changed, dropped) = {
+                let mut state = self.state();
+                (std::mem::take(&mut state.changed), state.dropped.clone())
+            };
+            for root in dropped {
+                if let Some(watches) = reconciler.watches() {
+                    watches.remove(&root);
+                }
+                self.state().dropped.remove(&root);
+            }
             let mut unfinished = HashSet::new();
             for root in changed {
                 if self.search(&root, reconciler).await {
@@ -78,7 +115,10 @@ impl Roots {
             } else {
                 looks -= 1;
                 tokio::time::sleep(UNFINISHED).await;
-                self.changed.lock().unwrap_or_else(PoisonError::into_inner).extend(unfinished);
+                let mut state = self.state();
+                let still = unfinished.into_iter().filter(|root| state.configured.contains(root));
+                let still: Vec<PathBuf> = still.collect();
+                state.changed.extend(still);
             }
         }
     }

@@ -39,6 +39,9 @@ pub enum ProblemType {
     /// The registry knows nothing of what was asked.
     #[serde(rename = "urn:wtd:problem:not-registered")]
     NotRegistered,
+    /// The daemon's configuration can't be read, or makes no sense.
+    #[serde(rename = "urn:wtd:problem:invalid-configuration")]
+    InvalidConfiguration,
     /// The registry can't be written.
     #[serde(rename = "urn:wtd:problem:registry-unavailable")]
     RegistryUnavailable,
@@ -64,7 +67,7 @@ impl ProblemType {
             Self::PathUnreadable => 422,
             Self::BadRequest | Self::UnreadableBody => 400,
             Self::Forbidden => 403,
-            Self::VolumeExists => 409,
+            Self::VolumeExists | Self::InvalidConfiguration => 409,
             Self::OffsetsExhausted => 507,
             Self::RegistryUnavailable | Self::ShuttingDown => 503,
             Self::Timeout => 504,
@@ -85,6 +88,7 @@ impl ProblemType {
             Self::OffsetsExhausted => "no offset left",
             Self::VolumeExists => "the worktree's volume exists",
             Self::NotRegistered => "not registered",
+            Self::InvalidConfiguration => "the configuration is invalid",
             Self::RegistryUnavailable => "the registry can't be written",
             Self::Timeout => "timed out",
             Self::ShuttingDown => "shutting down",

@@ -55,6 +55,18 @@ pub struct ForgetRequest {
     pub dry_run: bool,
 }
 
+/// What a reload of the configuration came to: the answer of [`crate::routes::RELOAD`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Reloaded {
+    /// The configuration file; null where there is none.
+    pub file: Option<String>,
+    /// Keys whose values have changed, and are in force.
+    pub changed: Vec<String>,
+    /// Keys whose values have changed since the daemon was started, and are not in force until it is restarted.
+    pub needs_restart: Vec<String>,
+}
+
 /// What was, or would be, forgotten.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -14,6 +14,8 @@ pub const EVENTS: &str = "/v1/events";
 pub const HEALTH: &str = "/v1/health";
 /// `GET`: the checks behind `wtd-client doctor` that only the daemon can make.
 pub const CHECKS: &str = "/v1/checks";
+/// `POST`: reads the daemon's configuration again.
+pub const RELOAD: &str = "/v1/reload";
 /// `GET`: this API in OpenAPI's own terms.
 pub const OPENAPI: &str = "/v1/openapi.json";
 /// `GET`: Prometheus text.

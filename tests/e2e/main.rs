@@ -23,6 +23,8 @@ mod postgres;
 #[cfg(test)]
 mod registry;
 #[cfg(test)]
+mod reload;
+#[cfg(test)]
 mod shells;
 #[cfg(test)]
 mod topologies;

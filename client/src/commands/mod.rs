@@ -12,4 +12,5 @@ pub(crate) mod get;
 pub(crate) mod list;
 pub(crate) mod man;
 pub(crate) mod reassign;
+pub(crate) mod reload;
 pub(crate) mod status;

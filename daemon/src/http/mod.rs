@@ -47,6 +47,7 @@ pub fn router(context: Context) -> Router {
         .route(paths::EVENTS, get(events::events))
         .route(paths::HEALTH, get(routes::health))
         .route(paths::CHECKS, get(routes::checks))
+        .route(paths::RELOAD, post(routes::reload))
         .route(paths::OPENAPI, get(openapi::serve_document))
         .route(paths::METRICS, get(metrics::serve_metrics))
         .fallback(unknown_route)

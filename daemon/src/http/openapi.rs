@@ -8,7 +8,7 @@ use super::events::__path_events;
 use super::metrics::__path_serve_metrics;
 use super::routes::{
     __path_checks, __path_forget_repository, __path_health, __path_list_repositories, __path_list_worktrees,
-    __path_put_repository, __path_put_worktree, __path_reassign,
+    __path_put_repository, __path_put_worktree, __path_reassign, __path_reload,
 };
 
 #[derive(OpenApi)]
@@ -27,6 +27,7 @@ use super::routes::{
         events,
         health,
         checks,
+        reload,
         serve_metrics
     ),
     components(schemas(wtd_protocol::Problem, wtd_protocol::Change))

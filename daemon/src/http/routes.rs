@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use wtd_protocol::requests::{ForgetRequest, Forgotten, PathRequest, ReassignRequest};
+use wtd_protocol::requests::{ForgetRequest, Forgotten, PathRequest, ReassignRequest, Reloaded};
 use wtd_protocol::{Allocation, Check, Health, Problem, ProblemType, Repository, State, Worktree};
 
 use super::Context;
@@ -169,4 +169,19 @@ pub(super) async fn health(FromContext(context): FromContext<Context>) -> Result
 #[utoipa::path(get, path = "/v1/checks", responses((status = 200, description = "every check", body = Vec<Check>)))]
 pub(super) async fn checks(FromContext(context): FromContext<Context>) -> Result<Response, Answer> {
     to_json(&context.service.checks().await)
+}
+
+/// Reads the daemon's configuration again and puts it in force.
+#[utoipa::path(post, path = "/v1/reload", request_body(content = serde_json::Value, description = "an object; nothing in it means anything yet"), responses(
+    (status = 200, description = "what has changed", body = Reloaded),
+    (status = "4XX", description = "the configuration is invalid (409), or not a request", body = Problem, content_type = "application/problem+json"),
+    (status = "5XX", description = "the daemon is about to end", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn reload(
+    FromContext(context): FromContext<Context>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Answer> {
+    from_json::<serde_json::Map<String, serde_json::Value>>(&headers, body)?;
+    to_json(&context.service.reload().await?)
 }

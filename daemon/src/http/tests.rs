@@ -13,6 +13,7 @@ fn the_openapi_document_names_every_route() {
         wtd_protocol::routes::EVENTS,
         wtd_protocol::routes::HEALTH,
         wtd_protocol::routes::CHECKS,
+        wtd_protocol::routes::RELOAD,
         wtd_protocol::routes::METRICS,
     ] {
         assert!(described.contains_key(route), "{route} is not described");

@@ -90,6 +90,20 @@ impl Writer {
         drop(self.steps.send(Message::Close).await);
     }
 
+    /// Has steps from now on decided by these rules and this probe. What an error says concerns other steps, unless the
+    /// daemon is shutting down.
+    pub async fn govern(
+        &self,
+        rules: Rules,
+        probe: Option<Box<dyn PortProbe + Send>>,
+    ) -> Result<(), WriteError> {
+        self.commit(move |_, system| {
+            *system = System { rules, probe };
+            Ok((None, ()))
+        })
+        .await
+    }
+
     /// The state after the last commit.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
@@ -238,6 +252,7 @@ impl WriterTask {
             let allocation = &change.allocation;
             info!(
                 kind = change.kind.as_str(),
+                repository = %allocation.repository,
                 worktree = %allocation.path,
                 offset = allocation.offset,
                 reason = %allocation.reason,

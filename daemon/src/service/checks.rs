@@ -10,7 +10,12 @@ use crate::listeners;
 impl Service {
     /// Every check, with a remedy where one is needed.
     pub async fn checks(&self) -> Vec<Check> {
-        let mut checks = vec![self.registry_check(), self.watching(), self.container_engine().await];
+        let mut checks = vec![
+            self.registry_check(),
+            self.configuration().await,
+            self.watching(),
+            self.container_engine().await,
+        ];
         checks.extend(self.taken_ports().await);
         checks.extend(self.ephemeral_ports());
         checks.push(self.offsets());
@@ -28,6 +33,29 @@ impl Service {
                 "restart wtd; restore the file from a backup",
             ),
         }
+    }
+
+    /// Whether the configuration in force is the one that is written.
+    async fn configuration(&self) -> Check {
+        let (file, difference) = match self.0.reloader.compare().await {
+            Ok((config, difference)) => (config.file, difference),
+            Err(why) => {
+                let remedy =
+                    "correct it, then `wtd-client reload`; until then the configuration of before stays";
+                return fail("configuration", why.to_string(), remedy);
+            }
+        };
+        let place = file.map_or_else(|| "what is built in".to_owned(), |file| file.display().to_string());
+        if !difference.reloadable.is_empty() {
+            let keys = difference.reloadable.join(", ");
+            return warn("configuration", format!("{keys} of {place} not in force"), "`wtd-client reload`");
+        }
+        if !difference.at_restart.is_empty() {
+            let keys = difference.at_restart.join(", ");
+            let remedy = "restart wtd, such as with `systemctl --user restart wtd`";
+            return warn("configuration", format!("{keys} of {place} not in force"), remedy);
+        }
+        ok("configuration", format!("{place} is in force"))
     }
 
     fn watching(&self) -> Check {

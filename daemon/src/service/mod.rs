@@ -10,12 +10,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use wtd_protocol::requests::Reloaded;
 use wtd_protocol::{Health, PathText, Problem, ProblemType, State};
 
-use crate::config::Config;
 use crate::engine::Engine;
 use crate::reconciler::Reconciler;
 use crate::registry::{WriteError, Writer};
+use crate::reload::{ReloadError, Reloader};
 use crate::store::History;
 
 /// The daemon's services; clones are handles to the same ones.
@@ -34,7 +35,7 @@ pub struct Parts {
     /// The container engine.
     pub engine: Engine,
     /// The daemon's configuration.
-    pub config: Config,
+    pub reloader: Reloader,
     /// The registry's file.
     pub registry: PathBuf,
     /// The socket.
@@ -54,6 +55,20 @@ impl Service {
     /// The parts.
     pub fn parts(&self) -> &Parts {
         &self.0
+    }
+
+    /// Puts the configuration in force as it is now.
+    pub async fn reload(&self) -> Result<Reloaded, Problem> {
+        self.0.reloader.reload().await.map_err(|error| match error {
+            ReloadError::Config(_) | ReloadError::TimedOut => Problem::new(
+                ProblemType::InvalidConfiguration,
+                error.to_string(),
+                "correct it, and reload again; until then the configuration of before stays in force",
+            ),
+            ReloadError::ShuttingDown => {
+                Problem::new(ProblemType::ShuttingDown, error.to_string(), "ask again")
+            }
+        })
     }
 
     /// How the daemon fares.

@@ -2,10 +2,13 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
+use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -13,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::{Answer, DEADLINE, Events, Repo, Rows, Sandbox, http};
 
-/// How long one read of the readiness socket waits before the child is looked at: it may have died.
+/// How long readiness is waited for before the child is looked at: it may have died.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// A running `wtd`. Killed when it goes; its log is printed when the test fails.
@@ -21,6 +24,9 @@ pub(crate) struct Daemon<'s> {
     sandbox: &'s Sandbox,
     child: Child,
     log: PathBuf,
+    /// What it tells the manager that started it, which is us (`sd_notify(3)`), line by line.
+    told: Mutex<Receiver<String>>,
+    notify: UnixDatagram,
 }
 
 impl<'s> Daemon<'s> {
@@ -60,8 +66,8 @@ impl<'s> Daemon<'s> {
         let number = sandbox.number();
         let notify = sandbox.path(format!("notify-{number}"));
         let log = sandbox.path(format!("wtd-{number}.log"));
-        let ready = UnixDatagram::bind(&notify).unwrap();
-        ready.set_read_timeout(Some(LOOK)).unwrap();
+        let socket = UnixDatagram::bind(&notify).unwrap();
+        let told = Mutex::new(listen(socket.try_clone().unwrap()));
         // The daemon may run as another user.
         fs::set_permissions(&notify, fs::Permissions::from_mode(0o777)).unwrap();
         let child = command
@@ -71,26 +77,47 @@ impl<'s> Daemon<'s> {
             .stderr(File::create(&log).unwrap())
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        let mut daemon = Self { sandbox, child, log };
+        let mut daemon = Self { sandbox, child, log, told, notify: socket };
+        match daemon.await_ready() {
+            Ok(_) => Ok(daemon),
+            Err(status) => Err((status, daemon.log())),
+        }
+    }
+
+    /// Waits until it says that it is ready; gives what it said until then, line by line. Its exit status if it ends
+    /// instead.
+    fn await_ready(&mut self) -> Result<Vec<String>, ExitStatus> {
         let end = Instant::now() + DEADLINE;
-        let mut message = [0; 256];
+        let mut said = Vec::new();
         loop {
-            match ready.recv(&mut message) {
-                Ok(length)
-                    if message[..length].split(|byte| *byte == b'\n').any(|line| line == b"READY=1") =>
-                {
-                    return Ok(daemon);
-                }
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if let Some(status) = daemon.child.try_wait().unwrap() {
-                        return Err((status, daemon.log()));
+            match self.told.get_mut().unwrap().recv_timeout(LOOK) {
+                Ok(line) => {
+                    said.push(line);
+                    if said.last().is_some_and(|line| line == "READY=1") {
+                        return Ok(said);
                     }
                 }
-                Err(error) => panic!("{error}"),
+                Err(_) => {
+                    if let Some(status) = self.child.try_wait().unwrap() {
+                        return Err(status);
+                    }
+                }
             }
-            assert!(Instant::now() < end, "wtd was not ready within {DEADLINE:?}: {}", daemon.log());
+            assert!(Instant::now() < end, "wtd was not ready within {DEADLINE:?}: {}", self.log());
         }
+    }
+
+    /// SIGHUP, upon which it reads its configuration again; gives what it tells its manager of that.
+    #[track_caller]
+    pub(crate) fn sighup(&mut self) -> Vec<String> {
+        self.signal(Signal::HUP);
+        self.await_reload()
+    }
+
+    /// Waits until it has told its manager of a reload; gives what it told.
+    #[track_caller]
+    pub(crate) fn await_reload(&mut self) -> Vec<String> {
+        self.await_ready().unwrap_or_else(|status| panic!("wtd ended ({status}): {}", self.log()))
     }
 
     pub(crate) fn log(&self) -> String {
@@ -206,10 +233,25 @@ impl<'s> Daemon<'s> {
     }
 }
 
+/// Takes in what is told at once, as a manager does: who tells it waits otherwise.
+fn listen(socket: UnixDatagram) -> Receiver<String> {
+    let (lines, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut message = [0; 4096];
+        while let Ok(length @ 1..) = socket.recv(&mut message) {
+            for line in String::from_utf8_lossy(&message[..length]).lines() {
+                drop(lines.send(line.to_owned()));
+            }
+        }
+    });
+    told
+}
+
 impl Drop for Daemon<'_> {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
+        drop(self.notify.shutdown(Shutdown::Both));
         if std::thread::panicking() {
             eprintln!("--- {}\n{}---", self.log.display(), self.log());
         }
