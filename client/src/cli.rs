@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
-use crate::shell::Shell;
+use crate::shell::{Hooked, Shell};
 
 /// Ports and names of a git worktree's own, for shells and programs.
 ///
@@ -43,6 +43,8 @@ pub(crate) struct DaemonArgs {
 pub(crate) enum Command {
     /// Print the worktree's variables, for eval
     Env(EnvArgs),
+    /// Print shell code for an rc file: the variables then follow every change of directory
+    Hook(HookArgs),
     /// Print the value of one variable
     Get(GetArgs),
     /// Run a command under the worktree's variables
@@ -76,6 +78,7 @@ impl Command {
     pub(crate) const fn verb(&self) -> &'static str {
         match self {
             Self::Env(_) => "env",
+            Self::Hook(_) => "hook",
             Self::Get(_) => "get",
             Self::Exec(_) => "exec",
             Self::List(_) => "list",
@@ -124,6 +127,17 @@ pub(crate) enum Format {
     Dotenv,
     /// One flat JSON object
     Json,
+}
+
+// Arguments of `hook`.
+#[derive(Debug, Args)]
+pub(crate) struct HookArgs {
+    /// The shell
+    #[arg(value_name = "SHELL", value_parser = hooked_parser())]
+    pub(crate) shell: Hooked,
+    /// Print what that code evaluates: the changes of the variables in the shell with this process id
+    #[arg(long, value_name = "PID", hide = true)]
+    pub(crate) follow: Option<u32>,
 }
 
 // Arguments of `get`.
@@ -220,12 +234,21 @@ pub(crate) struct ManArgs {
     pub(crate) command: Option<String>,
 }
 
-/// Reads the name of a shell. csh and tcsh are refused with the reason: their quoting breaks on newlines and
-/// on `!`, so no value could be printed safely.
+/// Reads the name of a shell.
 fn shell_parser() -> impl TypedValueParser<Value = Shell> {
-    let names = Shell::ALL.iter().map(|shell| PossibleValue::new(shell.name()));
+    named(Shell::ALL.map(Shell::name)).try_map(|name| Shell::from_name(&name))
+}
+
+/// Reads the name of a shell that has a hook.
+fn hooked_parser() -> impl TypedValueParser<Value = Hooked> {
+    named(Hooked::ALL.map(|hooked| hooked.shell().name())).try_map(|name| Hooked::from_name(&name))
+}
+
+/// Reads one of these names. csh and tcsh are read as well, to be refused with the reason: their quoting breaks on
+/// newlines and on `!`, so no value could be printed safely.
+fn named<const N: usize>(names: [&'static str; N]) -> PossibleValuesParser {
     let refused = ["tcsh", "csh"].map(|name| PossibleValue::new(name).hide(true));
-    PossibleValuesParser::new(names.chain(refused)).try_map(|name| Shell::from_name(&name))
+    PossibleValuesParser::new(names.into_iter().map(PossibleValue::new).chain(refused))
 }
 
 /// Reads a time such as `2s`, `500ms`, `1.5s` or plain seconds.
@@ -303,9 +326,13 @@ mod tests {
 
     #[test]
     fn tcsh_is_refused_with_the_reason() {
-        let error = Cli::try_parse_from(["wtd-client", "env", "--shell", "tcsh"]).unwrap_err().to_string();
-        assert!(error.contains("quoted"), "{error}");
-        let error = Cli::try_parse_from(["wtd-client", "env", "--shell", "dos"]).unwrap_err().to_string();
-        assert!(error.contains("bash") && !error.contains("tcsh"), "{error}");
+        let error =
+            |line: &[&str]| Cli::try_parse_from([&["wtd-client"], line].concat()).unwrap_err().to_string();
+        for line in [&["env", "--shell", "tcsh"][..], &["hook", "tcsh"]] {
+            assert!(error(line).contains("quoted"), "{}", error(line));
+        }
+        for line in [&["env", "--shell", "dos"][..], &["hook", "dos"]] {
+            assert!(error(line).contains("bash") && !error(line).contains("tcsh"), "{}", error(line));
+        }
     }
 }

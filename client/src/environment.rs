@@ -100,7 +100,7 @@ pub(crate) fn absolute(path: Option<&Path>) -> Result<PathBuf, Error> {
 }
 
 /// Whether wtd sets a variable of this name.
-fn may_be_set(name: &str) -> bool {
+pub(crate) fn may_be_set(name: &str) -> bool {
     name == COMPOSE_FILE || matches!(Variable::new(name), Ok(_) | Err(VariableError::Ours(_)))
 }
 

@@ -9,6 +9,7 @@
 //! | [`environment`] | a worktree's variables, wherever they come from |
 //! | [`daemon`], [`connection`], [`transport`], [`events`], [`deadline`] | asking the daemon |
 //! | [`start`], [`fallback`] | when no daemon answers |
+//! | [`hook`] | what the shell hook changes, and what it remembers |
 //! | [`shell`], [`dotenv`] | variables in the words of those who read them |
 //! | [`output`], [`table`], [`error`] | what people see |
 
@@ -22,6 +23,7 @@ mod environment;
 mod error;
 mod events;
 mod fallback;
+mod hook;
 mod output;
 mod shell;
 mod start;
@@ -64,6 +66,7 @@ fn run(args: &DaemonArgs, command: &Command) -> Result<bool, Error> {
     let daemon = |patience| Daemon::new(args, patience);
     match command {
         Command::Env(args) => commands::env::run(&daemon(PATIENCE), args),
+        Command::Hook(hook) => return commands::hook::run(args, hook),
         Command::Get(args) => commands::get::run(&daemon(PATIENCE), args),
         Command::Exec(args) => match commands::exec::run(&daemon(PATIENCE), args)? {},
         Command::List(args) => commands::list::run(&daemon(PATIENCE), args),

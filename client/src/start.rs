@@ -13,7 +13,9 @@ use crate::connection;
 use crate::daemon::{Places, variable};
 use crate::deadline::{Deadline, Waited};
 use crate::error::Unreachable;
+use crate::hook::WTD_HOOK;
 use wtd_protocol::socket::FAILED;
+use wtd_protocol::variable::WTD_WORKTREE;
 
 /// The unit that listens on the socket in the user's runtime directory.
 const UNIT: &str = "wtd.socket";
@@ -38,6 +40,9 @@ const KEPT: [&str; 10] = [
 
 /// Beginnings of further names that are kept.
 const KEPT_PREFIXES: [&str; 2] = ["XDG_", "WTD_"];
+
+/// Names that begin so and belong to a shell.
+const NOT_KEPT: [&str; 2] = [WTD_WORKTREE, WTD_HOOK];
 
 /// Starts the daemon as a child of its own that nobody waits for. The shell in between ends at once, so that the
 /// daemon never is a child of what `exec` turns this process into; and it closes the descriptors that this
@@ -143,7 +148,8 @@ fn detached(program: &Path, places: &Places) -> io::Result<Child> {
 fn kept(variables: impl Iterator<Item = (OsString, OsString)>) -> impl Iterator<Item = (OsString, OsString)> {
     variables.filter(|(name, _)| {
         name.to_str().is_some_and(|name| {
-            KEPT.contains(&name) || KEPT_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+            let is_kept = KEPT.contains(&name) || KEPT_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+            is_kept && !NOT_KEPT.contains(&name)
         })
     })
 }

@@ -15,6 +15,10 @@ mod concurrency;
 #[cfg(test)]
 mod database_modes;
 #[cfg(test)]
+mod hook;
+#[cfg(test)]
+mod hook_beside;
+#[cfg(test)]
 mod moving;
 #[cfg(test)]
 mod offsets;

@@ -1,16 +1,15 @@
 //! `eval "$(wtd-client env)"` in real shells: whatever stands in a path, a branch or a directory's name, exactly the
 //! contract's variables are set, and nothing runs.
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
-use crate::harness::{Ran, Repo, Sandbox, require};
+use crate::harness::{Ran, Repo, Sandbox, Variables, parse_environment, require};
 
 /// Directory names that a careless shell would run, split, expand or lose.
-const HOSTILE: [&[u8]; 22] = [
+pub(crate) const HOSTILE: [&[u8]; 22] = [
     b"plain",
     b"a b  c",
     b"it's",
@@ -39,28 +38,8 @@ const HOSTILE: [&[u8]; 22] = [
 const BRANCHES: [&[u8]; 4] =
     [b"x'\"$(touch${IFS}PWNED)`touch${IFS}PWNED`;&|", b"a!b#c%d{e}", "ünï/日本".as_bytes(), b"bytes\xff"];
 
-type Variables = BTreeMap<OsString, OsString>;
-
-/// What `env -0` printed.
-fn variables(bytes: &[u8]) -> Variables {
-    // What shells set for themselves.
-    let own: [&[u8]; 6] = [b"_", b"SHLVL", b"PWD", b"OLDPWD", b"COLUMNS", b"LINES"];
-    bytes
-        .split(|byte| *byte == 0)
-        .filter(|entry| !entry.is_empty())
-        .map(|entry| {
-            let equals = entry.iter().position(|byte| *byte == b'=').unwrap();
-            (
-                OsStr::from_bytes(&entry[..equals]).to_owned(),
-                OsStr::from_bytes(&entry[equals + 1..]).to_owned(),
-            )
-        })
-        .filter(|(name, _)| !own.contains(&name.as_bytes()))
-        .collect()
-}
-
 /// Files named PWNED anywhere below a directory.
-fn pwned(directory: &Path) -> Vec<PathBuf> {
+pub(crate) fn pwned(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
@@ -74,7 +53,7 @@ fn pwned(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// Repositories and worktrees with hostile names, each path with its offset and project as the daemon has them.
-fn hostile_worktrees(sandbox: &Sandbox) -> Vec<(Repo<'_>, PathBuf)> {
+pub(crate) fn hostile_worktrees(sandbox: &Sandbox) -> Vec<(Repo<'_>, PathBuf)> {
     let mut worktrees = Vec::new();
     let repo = sandbox.repo("app");
     sandbox.offset(&repo.path);
@@ -114,7 +93,8 @@ fn sets_exactly_the_variables(shell: &str, arguments: &[&str], script: &str, tak
             continue;
         }
         assert_eq!((ran.stderr.as_str(), ran.text().as_str()), ("", ""), "{}: {ran:#?}", path.display());
-        let (before, after) = (variables(&fs::read(&before).unwrap()), variables(&fs::read(&after).unwrap()));
+        let (before, after) =
+            (parse_environment(&fs::read(&before).unwrap()), parse_environment(&fs::read(&after).unwrap()));
         let mut added = after.clone();
         added.retain(|name, value| before.get(name) != Some(value));
         assert!(before.keys().all(|name| after.contains_key(name)), "none is unset");
@@ -221,7 +201,7 @@ fn the_dotenv_format_is_taken_by_a_posix_shell() {
             assert!(ran.stderr.starts_with("wtd-client: env: "), "{ran:#?}");
             continue;
         }
-        let after = variables(&fs::read(&after).unwrap());
+        let after = parse_environment(&fs::read(&after).unwrap());
         assert_eq!(after[OsStr::new("WTD_WORKTREE")], path);
     }
     assert_eq!(pwned(sandbox.root()), Vec::<PathBuf>::new());

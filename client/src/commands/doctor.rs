@@ -9,7 +9,9 @@ use wtd_protocol::{Check, CheckStatus, Health, VERSION, routes};
 use crate::cli::JsonArgs;
 use crate::daemon::{Daemon, variable};
 use crate::error::Error;
+use crate::hook::{DIRENV_DIFF, State, WTD_HOOK, changed_by_direnv};
 use crate::output::{self, Printable};
+use crate::shell::{self, Hooked, Shell};
 use crate::start;
 
 /// Prints the checks; false when one of them fails.
@@ -123,21 +125,34 @@ fn git() -> Check {
     }
 }
 
-/// Whether some shell code has set a worktree's variables.
+/// Whether the variables follow the shell from directory to directory.
 fn hook() -> Check {
-    match variable(WTD_WORKTREE) {
-        Some(worktree) => check(
-            "shell hook",
-            CheckStatus::Ok,
-            format!("the shell has the variables of {}", worktree.to_string_lossy()),
-            "",
-        ),
-        None => check(
-            "shell hook",
-            CheckStatus::Warn,
-            "the shell has no worktree's variables",
-            "in a worktree, run `eval \"$(wtd-client env)\"`",
-        ),
+    let name = "shell hook";
+    let shell = shell::detect().unwrap_or(Shell::Sh);
+    let worktree = variable(WTD_WORKTREE);
+    let has = match &worktree {
+        Some(worktree) => format!("the shell has the variables of {}", worktree.to_string_lossy()),
+        None => "the shell has no worktree's variables".to_owned(),
+    };
+    let state = variable(WTD_HOOK).and_then(|value| State::parse(&value));
+    let is_active = state.is_some_and(|state| shell::process() == Some(state.shell));
+    let direnv = variable(DIRENV_DIFF).map(|record| changed_by_direnv(&record)).unwrap_or_default();
+    match Hooked::of(shell) {
+        _ if is_active => check(name, CheckStatus::Ok, format!("the hook is active; {has}"), ""),
+        _ if direnv.contains_key(WTD_WORKTREE) => {
+            check(name, CheckStatus::Ok, format!("{has}, by direnv"), "")
+        }
+        Some(hooked) => {
+            let (line, file) = hooked.rc_line();
+            let detail = format!("the hook is not active in this {}; {has}", shell.name());
+            let remedy = format!("add `{line}` to {file}, and open a new shell");
+            check(name, CheckStatus::Warn, detail, remedy)
+        }
+        None => {
+            let status = if worktree.is_some() { CheckStatus::Ok } else { CheckStatus::Warn };
+            let detail = format!("there is no hook for {}; {has}", shell.name());
+            check(name, status, detail, "in a worktree, evaluate what `wtd-client env` prints")
+        }
     }
 }
 

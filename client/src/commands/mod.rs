@@ -9,6 +9,7 @@ pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod forget;
 pub(crate) mod get;
+pub(crate) mod hook;
 pub(crate) mod list;
 pub(crate) mod man;
 pub(crate) mod reassign;

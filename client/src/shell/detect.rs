@@ -20,8 +20,8 @@ const ANCESTORS: usize = 8;
 /// The shell that runs the client: the nearest ancestor, past those that merely run commands; else what `$SHELL`
 /// names; else a POSIX shell.
 pub(crate) fn detect() -> Result<Shell, Refused> {
-    let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
-    ancestor(parent)
+    ancestor()
+        .map(|(shell, _)| shell)
         .or_else(|| {
             let shell = variable("SHELL")?;
             Shell::of_program(Path::new(&shell).file_name()?.as_bytes())
@@ -29,16 +29,22 @@ pub(crate) fn detect() -> Result<Shell, Refused> {
         .unwrap_or(Ok(Shell::Sh))
 }
 
-/// The shell among the ancestors from `pid` on.
-fn ancestor(mut pid: Option<i32>) -> Option<Result<Shell, Refused>> {
+/// The process id of the shell that runs the client; none where it is run by something else.
+pub(crate) fn process() -> Option<u32> {
+    ancestor().and_then(|(_, pid)| pid.try_into().ok())
+}
+
+/// The shell among the ancestors, and its process id.
+fn ancestor() -> Option<(Result<Shell, Refused>, i32)> {
+    let mut pid = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get())?;
     for _ in 0..ANCESTORS {
         let mut stat = [0; 512];
-        let length = File::open(format!("/proc/{}/stat", pid?)).ok()?.read(&mut stat).ok()?;
+        let length = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut stat).ok()?;
         let (command, parent) = parse(stat.get(..length)?)?;
         if !BETWEEN.contains(&command) {
-            return Shell::of_program(command);
+            return Shell::of_program(command).map(|shell| (shell, pid));
         }
-        pid = Some(parent);
+        pid = parent;
     }
     None
 }

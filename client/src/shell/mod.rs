@@ -1,9 +1,11 @@
 //! The shells that can evaluate the client's output.
 
 mod detect;
+mod hook;
 mod quote;
 
-pub(crate) use detect::detect;
+pub(crate) use detect::{detect, process};
+pub(crate) use hook::Hooked;
 pub(crate) use quote::assignments;
 
 /// A shell with quoting of its own.

@@ -39,13 +39,11 @@ pub(crate) fn assignments<'a>(
         let mut put = |parts: [&[u8]; 5]| parts.iter().for_each(|part| code.extend_from_slice(part));
         let name = name.as_bytes();
         match shell {
-            // As bytes, what is not ASCII becomes an escape: no locale can misread it.
-            Shell::Bash | Shell::Zsh => {
-                put([b"export ", name, b"=", &Bash::quote_vec(value.as_bytes()), b"\n"]);
+            Shell::Bash | Shell::Zsh | Shell::Sh => {
+                put([b"export ", name, b"=", &word(shell, value), b"\n"]);
             }
-            Shell::Sh => put([b"export ", name, b"=", &Sh::quote_vec(value.as_bytes()), b"\n"]),
             // `eval (wtd-client env)` joins the lines: each must end as a statement by itself.
-            Shell::Fish => put([b"set -gx ", name, b" ", &fish(value), b";\n"]),
+            Shell::Fish => put([b"set -gx ", name, b" ", &word(shell, value), b";\n"]),
             Shell::Powershell => put([b"$Env:", name, b" = '", powershell(text()?).as_bytes(), b"'\n"]),
             Shell::Elvish => put([b"set-env ", name, b" '", text()?.replace('\'', "''").as_bytes(), b"'\n"]),
             Shell::Nu => {
@@ -62,12 +60,16 @@ pub(crate) fn assignments<'a>(
     Ok(code)
 }
 
-/// A value for fish. Text is written as text. fish before 3.6.2 takes certain characters in what it reads for
-/// its own marks of wildcards and expansions, so text with one of them is written as bytes instead.
-fn fish(value: &OsStr) -> Vec<u8> {
-    match value.to_str() {
-        Some(text) if !text.chars().any(is_fish_mark) => Fish::quote_vec(text),
-        _ => Fish::quote_vec(value.as_bytes()),
+/// A value as one word of a shell that takes bytes; for any other, of a POSIX shell.
+pub(super) fn word(shell: Shell, value: &OsStr) -> Vec<u8> {
+    match (shell, value.to_str()) {
+        // As bytes, what is not ASCII becomes an escape: no locale can misread it.
+        (Shell::Bash | Shell::Zsh, _) => Bash::quote_vec(value.as_bytes()),
+        // Text is written as text. fish before 3.6.2 takes certain characters in what it reads for its own marks of
+        // wildcards and expansions, so text with one of them is written as bytes instead.
+        (Shell::Fish, Some(text)) if !text.chars().any(is_fish_mark) => Fish::quote_vec(text),
+        (Shell::Fish, _) => Fish::quote_vec(value.as_bytes()),
+        _ => Sh::quote_vec(value.as_bytes()),
     }
 }
 

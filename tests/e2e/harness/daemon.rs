@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use super::{Answer, DEADLINE, Events, Repo, Rows, Sandbox, http};
+use super::{Answer, DEADLINE, Events, Repo, Rows, Sandbox, http, until};
 
 /// How long readiness is waited for before the child is looked at: it may have died.
 const LOOK: Duration = Duration::from_millis(100);
@@ -150,6 +150,13 @@ impl<'s> Daemon<'s> {
     /// Stops it where it is; the kernel goes on queueing its events.
     pub(crate) fn sigstop(&self) {
         self.signal(Signal::STOP);
+        // Each thread stops when it gets to it.
+        let is_stopped = |thread: io::Result<fs::DirEntry>| {
+            let stat = fs::read_to_string(thread.unwrap().path().join("stat")).unwrap();
+            stat.rsplit_once(") ").unwrap().1.starts_with('T')
+        };
+        let threads = || fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        until("every thread is stopped", || threads().all(is_stopped), |stopped| *stopped);
     }
 
     pub(crate) fn sigcont(&self) {

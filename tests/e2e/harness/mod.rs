@@ -11,6 +11,7 @@ mod repo;
 pub(crate) mod require;
 mod rows;
 mod sandbox;
+mod terminal;
 mod wait;
 
 pub(crate) use daemon::Daemon;
@@ -22,4 +23,5 @@ pub(crate) use ran::Ran;
 pub(crate) use repo::{Listed, Repo};
 pub(crate) use rows::{Row, Rows};
 pub(crate) use sandbox::Sandbox;
+pub(crate) use terminal::{Shown, Terminal, Variables, parse_environment};
 pub(crate) use wait::{DEADLINE, until};

@@ -1,0 +1,429 @@
+//! The shell hook in real interactive shells on a terminal: the variables follow every change of directory, what was
+//! before comes back, and nothing is seen of it.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::harness::{Ran, Sandbox, Shown, Terminal, Variables, require};
+use crate::shells::{HOSTILE, hostile_worktrees, pwned};
+
+/// The shells that have a hook.
+pub(crate) const SHELLS: [&str; 3] = ["bash", "zsh", "fish"];
+
+/// The line for the rc file. The machine may be busy, and this is not about how long anything takes.
+pub(crate) fn line(shell: &str) -> String {
+    match shell {
+        "fish" => "wtd-client --timeout 20s hook fish | source".to_owned(),
+        _ => format!("eval \"$(wtd-client --timeout 20s hook {shell})\""),
+    }
+}
+
+/// The shells of the machine that have a hook.
+pub(crate) fn shells() -> impl Iterator<Item = &'static str> {
+    SHELLS.into_iter().filter(|shell| require::program(shell))
+}
+
+/// Asserts that the shell has the variables of the worktree at `worktree`, with this offset; and otherwise what it had
+/// `before`.
+#[track_caller]
+pub(crate) fn assert_inside(terminal: &mut Terminal<'_>, worktree: &Path, offset: u16, before: &Variables) {
+    let mut environment = terminal.environment();
+    assert_eq!(environment.remove(OsStr::new("WTD_WORKTREE")).as_deref(), Some(worktree.as_os_str()));
+    let mut expect = |name: &str, value: String| {
+        assert_eq!(environment.remove(OsStr::new(name)), Some(value.into()), "{name}");
+    };
+    expect("PORT_OFFSET", offset.to_string());
+    expect("DB_HOST_PORT", (5432 + offset).to_string());
+    expect("DB_VOLUME", format!("db_data_{offset}"));
+    expect("POSTGRES_DB", format!("app-{offset}"));
+    if offset > 0 {
+        expect("COMPOSE_PROJECT_NAME", format!("app-{offset}"));
+    }
+    forget_the_hooks_own(&mut environment);
+    let mut before = before.clone();
+    forget_the_hooks_own(&mut before);
+    for name in ["PORT_OFFSET", "DB_HOST_PORT", "DB_VOLUME", "POSTGRES_DB", "WTD_WORKTREE"] {
+        before.remove(OsStr::new(name));
+    }
+    if offset > 0 {
+        before.remove(OsStr::new("COMPOSE_PROJECT_NAME"));
+    }
+    assert_eq!(environment, before);
+    terminal.quiet("wtd-client check");
+}
+
+/// Removes the hook's memory, and what it keeps in the shell (which `set -a` exports); false if there is none.
+fn forget_the_hooks_own(environment: &mut Variables) -> bool {
+    environment.remove(OsStr::new("__wtd_here"));
+    environment.remove(OsStr::new("WTD_HOOK")).is_some()
+}
+
+/// Asserts that the shell's environment is what it was `before`.
+#[track_caller]
+pub(crate) fn assert_outside(terminal: &mut Terminal<'_>, before: &Variables) {
+    let mut environment = terminal.environment();
+    let mut before = before.clone();
+    assert!(forget_the_hooks_own(&mut environment), "the hook is active");
+    forget_the_hooks_own(&mut before);
+    assert_eq!(environment, before);
+}
+
+/// A client in whose place the hook runs a script that counts how often it is run.
+struct Counted {
+    rc: String,
+    count: PathBuf,
+}
+
+impl Counted {
+    fn new(sandbox: &Sandbox, shell: &str) -> Self {
+        let (script, count) = (sandbox.path("counting-client"), sandbox.path("count"));
+        let program = Sandbox::program("wtd-client");
+        let program = program.to_str().unwrap();
+        fs::write(&script, format!("#!/bin/sh\necho >>{}\nexec {program} \"$@\"\n", count.display()))
+            .unwrap();
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+        let code = sandbox.client(["--timeout", "20s", "hook", shell]).quiet();
+        assert!(code.contains(program), "the program is named by its path: {code}");
+        Self { rc: code.replace(program, script.to_str().unwrap()), count }
+    }
+
+    /// How often the client was run since the last look.
+    fn take(&self) -> usize {
+        let count = fs::read(&self.count).map_or(0, |bytes| bytes.len());
+        drop(fs::remove_file(&self.count));
+        count
+    }
+}
+
+#[test]
+fn the_variables_follow_the_directory_and_what_was_before_comes_back() {
+    for shell in shells() {
+        let sandbox = Sandbox::new();
+        let mut daemon = sandbox.daemon();
+        let repo = sandbox.repo("app");
+        daemon.put(&repo.path);
+        let (one, inner) = (repo.add("one"), repo.path.join(".worktrees/inner"));
+        repo.add_at(&inner, "inner");
+        fs::create_dir(one.join("below")).unwrap();
+        daemon.await_agreement(&repo);
+        let (one_offset, inner_offset) = (sandbox.offset(&one), sandbox.offset(&inner));
+        let (main, outside) = (repo.path.display(), sandbox.root().display());
+
+        let unexported = if shell == "fish" { "set -g POSTGRES_DB " } else { "POSTGRES_DB=" };
+        let rc = format!("{unexported}'not exported $(touch PWNED)'\n{}", line(shell));
+        let show = if shell == "fish" { "echo \"[$POSTGRES_DB]\"" } else { "echo \"[${POSTGRES_DB-}]\"" };
+        let hostile = "'; touch PWNED; '$(touch PWNED)`touch PWNED`\n\\ \u{fc}\u{202e}";
+        let start = |at: &Path| {
+            Terminal::start_with(&sandbox, shell, &rc, at, |command| {
+                command.env("DB_HOST_PORT", hostile).env("DB_VOLUME", "").env("COMPOSE_PROJECT_NAME", "mine");
+            })
+        };
+
+        let mut terminal = start(sandbox.root());
+        let before = terminal.environment();
+        assert_eq!(before[OsStr::new("DB_HOST_PORT")], *hostile);
+        assert_eq!(before.get(OsStr::new("POSTGRES_DB")), None);
+        for _ in 0..2 {
+            terminal.quiet(&format!("cd {main}"));
+            assert_inside(&mut terminal, &repo.path, 0, &before);
+            terminal.quiet(&format!("cd {}", inner.display()));
+            assert_inside(&mut terminal, &inner, inner_offset, &before);
+            terminal.quiet(&format!("cd {}", one.display()));
+            assert_inside(&mut terminal, &one, one_offset, &before);
+            terminal.quiet("cd below");
+            assert_inside(&mut terminal, &one, one_offset, &before);
+            terminal.quiet(&format!("cd {outside}"));
+            assert_outside(&mut terminal, &before);
+            terminal.quiet("wtd-client check");
+            assert_eq!(terminal.ok(show), "[not exported $(touch PWNED)]", "{shell}");
+        }
+        terminal.ok(&format!("pushd {}", one.display()));
+        assert_inside(&mut terminal, &one, one_offset, &before);
+        terminal.ok("popd");
+        assert_outside(&mut terminal, &before);
+        terminal.quiet(&format!("cd {main}; git worktree add -q ../app-two; cd ../app-two"));
+        let two = sandbox.path("app-two");
+        let two_offset = sandbox.offset(&two);
+        assert_inside(&mut terminal, &two, two_offset, &before);
+
+        // With the daemon gone, the allocation files answer; and leaving always takes the variables back.
+        daemon.kill9();
+        terminal.quiet(&format!("cd {}", one.display()));
+        assert_inside(&mut terminal, &one, one_offset, &before);
+        repo.git(["worktree", "add", "-q", "../app-three"]);
+        let three = sandbox.path("app-three");
+        terminal.quiet(&format!("cd {}", three.display()));
+        assert_outside(&mut terminal, &before);
+        terminal.quiet(&format!("cd {}", inner.display()));
+        assert_inside(&mut terminal, &inner, inner_offset, &before);
+        terminal.quiet(&format!("cd {outside}"));
+        assert_outside(&mut terminal, &before);
+        assert_eq!(terminal.ok(show), "[not exported $(touch PWNED)]", "{shell}");
+        daemon = sandbox.daemon();
+        terminal.quiet(&format!("cd {}", three.display()));
+        assert_inside(&mut terminal, &three, sandbox.offset(&three), &before);
+        let checks = terminal.run("wtd-client doctor").text;
+        assert!(checks.contains("shell hook: the hook is active"), "{checks}");
+
+        let mut terminal = start(&one);
+        assert_inside(&mut terminal, &one, one_offset, &before);
+        terminal.quiet(&format!("cd {outside}"));
+        assert_outside(&mut terminal, &before);
+        drop(daemon);
+        assert_eq!(pwned(sandbox.root()), Vec::<PathBuf>::new());
+    }
+}
+
+#[test]
+fn no_process_is_started_unless_the_directory_has_changed() {
+    for shell in shells() {
+        let sandbox = Sandbox::new();
+        let daemon = sandbox.daemon();
+        let repo = sandbox.repo("app");
+        daemon.put(&repo.path);
+        let one = repo.add("one");
+        fs::create_dir(one.join("below")).unwrap();
+        daemon.await_agreement(&repo);
+        let counted = Counted::new(&sandbox, shell);
+
+        let mut terminal = Terminal::start(&sandbox, shell, &counted.rc, &one);
+        assert_eq!(counted.take(), 1, "{shell}: at the start");
+        for line in ["true", "", "cd .", "cd below; cd ..", "ls >/dev/null"] {
+            counted.take();
+            terminal.quiet(line);
+            // In one line fish and zsh follow at once, and bash at the prompt.
+            let most = if line.contains("below") { 2 } else { 0 };
+            assert!(counted.take() <= most, "{shell}: {line}");
+        }
+        for directory in [repo.path.as_path(), &one, &one.join("below"), sandbox.root(), Path::new("/")] {
+            terminal.quiet(&format!("cd {}", directory.display()));
+            assert_eq!(counted.take(), 1, "{shell}: into {}", directory.display());
+            terminal.quiet("true");
+            assert_eq!(counted.take(), 0, "{shell}: in {}", directory.display());
+        }
+
+        // Where nothing can be had, there is one more attempt, and then none until the directory changes.
+        daemon.kill9();
+        repo.git(["worktree", "add", "-q", "../two"]);
+        terminal.quiet(&format!("cd {}", sandbox.path("two").display()));
+        terminal.quiet("true");
+        assert_eq!(counted.take(), 2, "{shell}: two attempts");
+        terminal.quiet("true");
+        assert_eq!(counted.take(), 0, "{shell}: and no more");
+        terminal.quiet(&format!("cd {}", one.display()));
+        assert_eq!(counted.take(), 1, "{shell}: the allocation file answers");
+    }
+}
+
+#[test]
+fn the_second_attempt_has_the_answer_of_a_daemon_that_is_back() {
+    for shell in shells() {
+        let sandbox = Sandbox::new();
+        let repo = sandbox.repo("app");
+        let mut terminal = Terminal::start(&sandbox, shell, &line(shell), sandbox.root());
+        terminal.quiet(&format!("cd {}", repo.path.display()));
+        let _daemon = sandbox.daemon();
+        terminal.quiet("true");
+        assert_eq!(terminal.variable("PORT_OFFSET"), Some("0".into()), "{shell}");
+    }
+}
+
+#[test]
+fn a_daemon_that_hangs_costs_two_short_waits_in_a_directory() {
+    for shell in shells() {
+        let sandbox = Sandbox::new();
+        let daemon = sandbox.daemon();
+        let repo = sandbox.repo("app");
+        daemon.put(&repo.path);
+        repo.git(["worktree", "add", "-q", "../two"]);
+        daemon.await_agreement(&repo);
+        let file = repo.git_dir(&sandbox.path("two")).join("wtd.json");
+        crate::harness::until("the allocation file is there", || file.is_file(), |there| *there);
+        let counted = Counted::new(&sandbox, shell);
+        let rc = counted.rc.replace("20000ms", "1ms");
+        let mut terminal = Terminal::start(&sandbox, shell, &rc, sandbox.root());
+        daemon.sigstop();
+        fs::remove_file(file).unwrap();
+        counted.take();
+        terminal.quiet(&format!("cd {}", sandbox.path("two").display()));
+        for _ in 0..3 {
+            terminal.quiet("true");
+        }
+        assert_eq!(counted.take(), 2, "{shell}");
+        daemon.sigcont();
+    }
+}
+
+#[test]
+fn hostile_names_are_followed_and_nothing_runs() {
+    for shell in shells() {
+        let sandbox = Sandbox::new();
+        let _daemon = sandbox.daemon();
+        let worktrees = hostile_worktrees(&sandbox);
+        let hostile: Vec<OsString> =
+            HOSTILE.iter().map(|bytes| OsStr::from_bytes(bytes).to_owned()).collect();
+        let mut terminal = Terminal::start_with(&sandbox, shell, &line(shell), sandbox.root(), |command| {
+            for (number, (_, path)) in worktrees.iter().enumerate() {
+                command.env(format!("TARGET_{number}"), path);
+            }
+            for (number, value) in hostile.iter().enumerate() {
+                command.env(["DB_HOST_PORT", "DB_VOLUME", "COMPOSE_PROJECT_NAME"][number % 3], value);
+            }
+        });
+        let before = terminal.environment();
+        for (number, (_, path)) in worktrees.iter().enumerate() {
+            terminal.quiet(&format!("cd \"$TARGET_{number}\""));
+            assert_eq!(terminal.variable("WTD_WORKTREE"), Some(path.clone().into()), "{shell}");
+        }
+        terminal.quiet("cd /");
+        assert_outside(&mut terminal, &before);
+        assert_eq!(pwned(sandbox.root()), Vec::<PathBuf>::new(), "{shell}");
+    }
+}
+
+#[test]
+fn a_directory_that_goes_or_moves_under_the_shell_is_noticed() {
+    for shell in shells() {
+        let sandbox = Sandbox::new();
+        let daemon = sandbox.daemon();
+        let repo = sandbox.repo("app");
+        daemon.put(&repo.path);
+        let (one, two) = (repo.add("one"), repo.add("two"));
+        daemon.await_agreement(&repo);
+        let mut terminal = Terminal::start(&sandbox, shell, &line(shell), sandbox.root());
+        let before = terminal.environment();
+
+        terminal.quiet(&format!("cd {}", one.display()));
+        let offset = sandbox.offset(&one);
+        let moved = sandbox.path("app-moved");
+        repo.mv(&one, &moved);
+        terminal.quiet("true");
+        assert_inside(&mut terminal, &moved, offset, &before);
+
+        // Removed, and made again: another incarnation, with another offset.
+        terminal.quiet(&format!("cd {}", two.display()));
+        let offset = sandbox.offset(&two);
+        repo.remove(&two);
+        terminal.quiet("true");
+        assert_outside(&mut terminal, &before);
+        repo.add("three");
+        daemon.await_agreement(&repo);
+        repo.git(["worktree", "add", "-q", two.to_str().unwrap(), "two"]);
+        terminal.quiet(&format!("cd {}", two.display()));
+        let fresh = sandbox.offset(&two);
+        assert_ne!(fresh, offset, "{shell}");
+        assert_inside(&mut terminal, &two, fresh, &before);
+    }
+}
+
+#[test]
+fn child_shells_follow_on_and_restore_what_was_before_the_first() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.daemon();
+    let repo = sandbox.repo("app");
+    daemon.put(&repo.path);
+    let one = repo.add("one");
+    daemon.await_agreement(&repo);
+    let outer: Vec<_> = shells().collect();
+    for shell in &outer {
+        for child in &outer {
+            let mut terminal =
+                Terminal::start_with(&sandbox, shell, &line(shell), sandbox.root(), |command| {
+                    command.env("DB_VOLUME", "of before");
+                });
+            let before = terminal.environment();
+            terminal.quiet(&format!("cd {}", one.display()));
+            // The child shell has the hook as well; it is told by a script, and leaves for good.
+            let file = sandbox.path(format!("child-{}", sandbox.number()));
+            let hook = line(child);
+            let script =
+                format!("{hook}\ncd {}\n__wtd_hook\nenv -0 > {}\n", sandbox.root().display(), file.display());
+            let code = sandbox.path(format!("script-{}", sandbox.number()));
+            fs::write(&code, script).unwrap();
+            terminal.quiet(&format!("{child} {}", code.display()));
+            let mut inherited = crate::harness::parse_environment(&fs::read(&file).unwrap());
+            let marker = inherited.remove(OsStr::new("WTD_HOOK")).unwrap();
+            let mut expected = before.clone();
+            assert_ne!(expected.remove(OsStr::new("WTD_HOOK")), Some(marker), "{shell}: the child's own");
+            assert_eq!(inherited, expected, "{child} in {shell}");
+            assert_inside(&mut terminal, &one, sandbox.offset(&one), &before);
+        }
+    }
+}
+
+#[test]
+fn a_change_by_hand_lasts_as_long_as_the_shell_stays_in_the_worktree() {
+    for shell in shells() {
+        let sandbox = Sandbox::new();
+        let daemon = sandbox.daemon();
+        let repo = sandbox.repo("app");
+        daemon.put(&repo.path);
+        fs::create_dir(repo.path.join("below")).unwrap();
+        let mut terminal = Terminal::start_with(&sandbox, shell, &line(shell), &repo.path, |command| {
+            command.env("DB_HOST_PORT", "outside");
+        });
+        let set = if shell == "fish" { "set -gx DB_HOST_PORT" } else { "export DB_HOST_PORT=" };
+        terminal.quiet(&format!("{set}{}9999", if shell == "fish" { " " } else { "" }));
+        terminal.quiet("cd below");
+        assert_eq!(terminal.variable("DB_HOST_PORT"), Some("9999".into()), "{shell}");
+        let line = terminal.run("wtd-client check");
+        assert!(line.status == 1 && line.text.contains("DB_HOST_PORT is 9999"), "{line:?}");
+        terminal.quiet("cd /");
+        assert_eq!(terminal.variable("DB_HOST_PORT"), Some("outside".into()), "{shell}");
+    }
+}
+
+#[test]
+fn a_memory_from_elsewhere_runs_nothing_and_sets_nothing_foreign() {
+    for shell in shells() {
+        let sandbox = Sandbox::new();
+        let _daemon = sandbox.daemon();
+        let repo = sandbox.repo("app");
+        // NPATH B/evil S0, and NPORT_OFFSET B$(touch PWNED) S0, each field ended by NUL.
+        for memory in [
+            "$(touch PWNED)",
+            "1:1:TlBBVEgAQi9ldmlsAFMwAA",
+            "1:1:TlBPUlRfT0ZGU0VUAEIkKHRvdWNoIFBXTkVEKQBTMAA",
+        ] {
+            let mut terminal = Terminal::start_with(&sandbox, shell, &line(shell), &repo.path, |command| {
+                command.env("WTD_HOOK", memory);
+            });
+            let path = terminal.variable("PATH").unwrap();
+            terminal.quiet("cd /");
+            assert_eq!(terminal.variable("PATH"), Some(path), "{shell}");
+        }
+        assert_eq!(pwned(sandbox.root()), Vec::<PathBuf>::new(), "{shell}");
+    }
+}
+
+#[test]
+fn what_the_daemon_refuses_is_told_once() {
+    for shell in shells() {
+        // No offset is left from the beginning.
+        let sandbox =
+            Sandbox::with_config("engine = \"none\"\nprobe = false\nreserved_ports = [\"1024-65535\"]\n");
+        let _daemon = sandbox.daemon();
+        let repo = sandbox.repo("app");
+        let mut terminal = Terminal::start(&sandbox, shell, &line(shell), sandbox.root());
+        let shown = terminal.run(&format!("cd {}", repo.path.display()));
+        assert!(shown.text.starts_with("wtd-client: hook: "), "{shown:?}");
+        assert_eq!(shown.text.lines().count(), 1, "{shown:?}");
+        assert_eq!(terminal.run("true"), Shown { text: String::new(), status: 0 });
+        assert_eq!(terminal.variable("PORT_OFFSET"), None);
+    }
+}
+
+#[test]
+fn a_shell_without_a_hook_is_refused_in_one_line() {
+    let sandbox = Sandbox::new();
+    for (shell, words) in
+        [("tcsh", "nothing can be quoted safely"), ("csh", "csh"), ("nu", "bash"), ("x", "zsh")]
+    {
+        let line = sandbox.client(["hook", shell]).fails(2);
+        assert!(line.contains(words), "{line}");
+    }
+    Ran::of(&mut sandbox.client_command(["hook"])).fails(2);
+}
