@@ -1,18 +1,16 @@
 //! Many clients at once: answers for worktrees that are known, and allocations for those that are not.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Barrier};
+use std::path::Path;
+use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::UnixStream;
-use tokio::task::JoinSet;
+use anyhow::Context as _;
 
 use crate::Effort;
+use crate::clients::{Clients, Pace};
 use crate::daemon::{Daemon, Programs};
-use crate::http::{Connection, parse_head, put_worktree};
+use crate::http::{Connection, put_worktree};
 use crate::report::{Report, Table};
 use crate::repositories::by_hand;
 use crate::samples::{Samples, Short};
@@ -22,16 +20,6 @@ const CLIENTS: usize = 16;
 
 /// Requests a second of each client when they are paced: many times what shells and Makefiles ask for.
 const PACE: u32 = 200;
-
-/// When the next request is sent.
-#[derive(Debug, Clone, Copy)]
-enum Pace {
-    /// As soon as the answer is there: this is the load that the daemon can just bear.
-    Closed,
-    /// At fixed times. An answer that comes after the next request was due makes that one late by as much, so that a
-    /// stall is not hidden by the requests that it held up.
-    Fixed(Duration),
-}
 
 pub(crate) fn measure_answers(
     report: &mut Report,
@@ -43,8 +31,9 @@ pub(crate) fn measure_answers(
     let worktrees = by_hand(&directory.join("shop"), 49)?;
     let daemon = Daemon::start(programs, &directory.join("state"), &[])?;
     let mut connection = Connection::open(&daemon.socket)?;
-    for worktree in &worktrees {
-        connection.ask(&put_worktree(worktree)?)?;
+    let requests: Vec<_> = worktrees.iter().map(|path| put_worktree(path)).collect::<Result<_, _>>()?;
+    for request in &requests {
+        connection.ask(request)?;
     }
     daemon.settle()?;
 
@@ -58,10 +47,11 @@ pub(crate) fn measure_answers(
     ];
     for (name, clients, pace) in loads {
         // The first moments warm up.
-        load(&daemon, &worktrees, clients, pace, time / 10)?;
-        let begin = Instant::now();
-        let mut samples = load(&daemon, &worktrees, clients, pace, time)?;
+        Clients { requests: &requests, count: clients, pace, time: time / 10 }.run(&daemon.socket)?;
+        let (before, begin) = (daemon.usage()?, Instant::now());
+        let mut samples = Clients { requests: &requests, count: clients, pace, time }.run(&daemon.socket)?;
         let rate = samples.len() as f64 / begin.elapsed().as_secs_f64();
+        let each = (daemon.usage()?.cpu - before.cpu) / u32::try_from(samples.len())?;
         if clients == CLIENTS {
             let what = format!("answer for a known worktree, {name}");
             report.within(&format!("{what}: p50"), samples.median(), Duration::from_micros(100));
@@ -73,6 +63,7 @@ pub(crate) fn measure_answers(
             Short(samples.median()).to_string(),
             Short(samples.percentile(99)).to_string(),
             Short(samples.percentile(100)).to_string(),
+            Short(each).to_string(),
         ]);
     }
     daemon.stop()?;
@@ -83,89 +74,10 @@ pub(crate) fn measure_answers(
     );
     report.table(Table {
         title: "Answers for known worktrees; the clients run on the same cores as the daemon".to_owned(),
-        header: ["load", "answers", "p50", "p99", "longest"].map(str::to_owned).to_vec(),
+        header: ["load", "answers", "p50", "p99", "longest", "daemon's CPU time for each"].map(str::to_owned).to_vec(),
         rows,
     });
     Ok(())
-}
-
-/// What answers took under load. All clients are one thread: as many threads would take more of the processor than the
-/// daemon does.
-fn load(
-    daemon: &Daemon,
-    worktrees: &[PathBuf],
-    clients: usize,
-    pace: Pace,
-    time: Duration,
-) -> anyhow::Result<Samples> {
-    let requests: Vec<_> = worktrees.iter().map(|path| put_worktree(path)).collect::<Result<_, _>>()?;
-    let requests: Arc<[Vec<u8>]> = requests.into();
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-        let mut tasks = JoinSet::new();
-        for number in 0..clients {
-            let stream = UnixStream::connect(&daemon.socket).await?;
-            let client = Client { stream, requests: Arc::clone(&requests), first: number * 3, pace, time };
-            // Paced ones do not begin all at once.
-            let delay = match pace {
-                Pace::Closed => Duration::ZERO,
-                Pace::Fixed(interval) => interval * u32::try_from(number)? / u32::try_from(clients)?,
-            };
-            tasks.spawn(client.run(delay));
-        }
-        let mut all = Samples::default();
-        while let Some(samples) = tasks.join_next().await {
-            all.extend(samples??);
-        }
-        Ok(all)
-    })
-}
-
-/// One connection of a load.
-struct Client {
-    stream: UnixStream,
-    requests: Arc<[Vec<u8>]>,
-    first: usize,
-    pace: Pace,
-    time: Duration,
-}
-
-impl Client {
-    async fn run(mut self, delay: Duration) -> anyhow::Result<Samples> {
-        let begin = Instant::now();
-        let mut due = begin + delay;
-        let mut samples = Samples::default();
-        let mut received = Vec::with_capacity(8192);
-        let requests = Arc::clone(&self.requests);
-        for request in requests.iter().cycle().skip(self.first) {
-            let mut sent = Instant::now();
-            if let Pace::Fixed(interval) = self.pace {
-                if sent < due {
-                    tokio::time::sleep_until(due.into()).await;
-                    // That this timer is late is not the daemon's doing.
-                    sent = Instant::now();
-                } else {
-                    sent = due;
-                }
-                due += interval;
-            }
-            self.stream.write_all(request).await?;
-            received.clear();
-            loop {
-                ensure!(self.stream.read_buf(&mut received).await? > 0, "the daemon closed the connection");
-                if let Some((status, body, length)) = parse_head(&received)?
-                    && received.len() >= body + length
-                {
-                    ensure!(status == 200, "the daemon answered {status}");
-                    break;
-                }
-            }
-            samples.push(sent.elapsed());
-            if begin.elapsed() >= self.time {
-                break;
-            }
-        }
-        Ok(samples)
-    }
 }
 
 /// The samples of all clients.

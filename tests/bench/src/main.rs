@@ -4,6 +4,7 @@
 //! within one run, since absolute ones drift with the machine's load.
 #![expect(clippy::cast_precision_loss, reason = "figures are shown with three digits")]
 
+mod clients;
 mod daemon;
 mod http;
 mod load;
