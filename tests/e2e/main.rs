@@ -15,6 +15,8 @@ mod concurrency;
 #[cfg(test)]
 mod database_modes;
 #[cfg(test)]
+mod docs;
+#[cfg(test)]
 mod hook;
 #[cfg(test)]
 mod hook_beside;

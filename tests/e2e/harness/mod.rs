@@ -5,6 +5,7 @@ mod daemon;
 mod events;
 mod http;
 mod nobody;
+pub(crate) mod page;
 mod ports;
 mod ran;
 mod repo;

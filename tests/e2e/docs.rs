@@ -1,0 +1,51 @@
+//! Every command on a page of `docs/` does what the page says.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::harness::{Repo, Sandbox, page, require};
+
+fn documents() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs")
+}
+
+/// Runs a page as its reader would: in the home directory, where a repository `shop` is.
+#[track_caller]
+fn run(name: &str) {
+    let sandbox = Sandbox::new();
+    Repo::init(&sandbox, &sandbox.path("home/shop"));
+    let _daemon = sandbox.daemon();
+    let page = fs::read_to_string(documents().join(name)).unwrap();
+    page::run(&sandbox, &sandbox.path("home/shop"), &page);
+}
+
+#[test]
+fn make_has_the_worktrees_values() {
+    if require::program("make") {
+        run("make.md");
+    }
+}
+
+#[test]
+fn direnv_has_the_worktrees_values() {
+    if require::program("direnv") {
+        run("direnv.md");
+    }
+}
+
+#[test]
+fn agents_have_the_worktrees_values() {
+    run("agents.md");
+}
+
+/// A page that no test runs would be a page that nobody checks.
+#[test]
+fn every_page_is_run_by_a_test() {
+    let tests = include_str!("docs.rs");
+    for page in fs::read_dir(documents()).unwrap() {
+        let name = page.unwrap().file_name().into_string().unwrap();
+        if name.ends_with(".md") {
+            assert!(tests.contains(&format!("run(\"{name}\")")), "{name}");
+        }
+    }
+}
