@@ -65,7 +65,13 @@ impl Clients<'_> {
                     begin + interval * u32::try_from(number)? / u32::try_from(self.count)?
                 }
             };
-            clients.push(Client { stream, next: number * 3, sent: None, due, received: Vec::with_capacity(4096) });
+            clients.push(Client {
+                stream,
+                next: number * 3,
+                sent: None,
+                due,
+                received: Vec::with_capacity(4096),
+            });
         }
         let end = begin + self.time;
         let mut samples = Samples::default();

@@ -74,7 +74,9 @@ pub(crate) fn measure_answers(
     );
     report.table(Table {
         title: "Answers for known worktrees; the clients run on the same cores as the daemon".to_owned(),
-        header: ["load", "answers", "p50", "p99", "longest", "daemon's CPU time for each"].map(str::to_owned).to_vec(),
+        header: ["load", "answers", "p50", "p99", "longest", "daemon's CPU time for each"]
+            .map(str::to_owned)
+            .to_vec(),
         rows,
     });
     Ok(())

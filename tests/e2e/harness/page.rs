@@ -68,7 +68,9 @@ fn commands(block: &[(usize, &str)]) -> Result<Vec<Step>, String> {
         }
         match steps.last_mut() {
             Some(Step::Run { command, prints, .. }) => match text.strip_prefix("> ") {
-                Some(more) if prints.is_empty() => write!(command, "\n{more}").map_err(|error| error.to_string())?,
+                Some(more) if prints.is_empty() => {
+                    write!(command, "\n{more}").map_err(|error| error.to_string())?
+                }
                 _ => prints.push((*text).to_owned()),
             },
             _ if text.is_empty() || text.starts_with("# ") => {}
@@ -92,7 +94,8 @@ pub(crate) fn run(sandbox: &Sandbox, directory: &Path, page: &str) {
             Step::Run { command, .. } => {
                 let command = command.replace(HOME, home.to_str().unwrap());
                 // In braces, not in parentheses: `cd` and `export` have to last.
-                writeln!(script, "{{ {command}\n}} >{output} 2>&1 </dev/null", output = output.display()).unwrap();
+                writeln!(script, "{{ {command}\n}} >{output} 2>&1 </dev/null", output = output.display())
+                    .unwrap();
             }
             Step::Write { file, content } => {
                 fs::write(&output, content.replace(HOME, home.to_str().unwrap())).unwrap();
@@ -129,8 +132,12 @@ fn matches(says: &[String], printed: &[&str]) -> bool {
 fn lines_match(says: &[&str], printed: &[&str]) -> bool {
     match (says.split_first(), printed.split_first()) {
         (None, None) => true,
-        (Some((&"…", rest)), _) => (0..=printed.len()).any(|skip| lines_match(rest, printed.split_at(skip).1)),
-        (Some((line, says)), Some((output, printed))) => line_matches(line, output) && lines_match(says, printed),
+        (Some((&"…", rest)), _) => {
+            (0..=printed.len()).any(|skip| lines_match(rest, printed.split_at(skip).1))
+        }
+        (Some((line, says)), Some((output, printed))) => {
+            line_matches(line, output) && lines_match(says, printed)
+        }
         _ => false,
     }
 }
