@@ -25,7 +25,7 @@ const PROGRAM: &str = "wtd";
 
 /// Variables that a daemon started here keeps. All others belong to what the client happens to run in: a git
 /// hook's `GIT_DIR` or a debugger's `LD_PRELOAD` must not last as long as the daemon does.
-const KEPT: [&str; 10] = [
+const KEPT: [&str; 20] = [
     "HOME",
     "USER",
     "LOGNAME",
@@ -36,6 +36,17 @@ const KEPT: [&str; 10] = [
     "DOCKER_HOST",
     "DOCKER_CONTEXT",
     "CONTAINER_HOST",
+    // Where PostgreSQL is and who asks it, as libpq reads them; not PGOPTIONS, which is a worktree's own.
+    "PGHOST",
+    "PGHOSTADDR",
+    "PGUSER",
+    "PGPASSWORD",
+    "PGPASSFILE",
+    "PGSERVICE",
+    "PGSERVICEFILE",
+    "PGSYSCONFDIR",
+    "PGDATABASE",
+    "PGSSLMODE",
 ];
 
 /// Beginnings of further names that are kept.
@@ -238,9 +249,19 @@ mod tests {
 
     #[test]
     fn a_started_daemon_keeps_only_what_is_its_own() {
-        let variables = ["HOME", "XDG_STATE_HOME", "WTD_LOG", "GIT_DIR", "LD_PRELOAD", "BASH_ENV", "PWD"]
-            .map(|name| (OsString::from(name), OsString::from("x")));
+        let variables = [
+            "HOME",
+            "XDG_STATE_HOME",
+            "WTD_LOG",
+            "PGUSER",
+            "PGOPTIONS",
+            "GIT_DIR",
+            "LD_PRELOAD",
+            "BASH_ENV",
+            "PWD",
+        ]
+        .map(|name| (OsString::from(name), OsString::from("x")));
         let names: Vec<_> = kept(variables.into_iter()).map(|(name, _)| name).collect();
-        assert_eq!(names, ["HOME", "XDG_STATE_HOME", "WTD_LOG"]);
+        assert_eq!(names, ["HOME", "XDG_STATE_HOME", "WTD_LOG", "PGUSER"]);
     }
 }

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::config::{Config, Sources};
+use crate::databases::{self, Databases};
 use crate::engine::{Engine, Environment};
 use crate::http::{Context, Listener, Metrics, serve};
 use crate::reconciler::{Reconciler, watched_common_dirs};
@@ -68,6 +69,7 @@ pub async fn run(
     let engine = Engine::new(config.engine.clone(), Environment::read(variable));
     let (writer, writing) = Writer::start(registry, ledger, rules(&config), probe(&config, &engine));
     let reconciler = Reconciler::new(writer.clone());
+    let databases = Databases::new(writer.clone(), databases::Environment::read(variable));
     let mut tasks = JoinSet::new();
     {
         let reconciler = reconciler.clone();
@@ -94,6 +96,7 @@ pub async fn run(
         reconciler: reconciler.clone(),
         history,
         engine: engine.clone(),
+        databases: databases.clone(),
         registry: registry_path,
         socket: socket_path,
         socket_from,
@@ -109,7 +112,7 @@ pub async fn run(
             .with_context(|| format!("can't listen on {address}"))?;
         servers.spawn(serve(Listener::Tcp(tcp), context));
     }
-    work(&mut tasks, &writer, &reconciler, engine, roots, resyncs);
+    work(&mut tasks, &writer, &reconciler, (engine, databases, roots), resyncs);
     if let Some(interval) = systemd::watchdog_interval() {
         tasks.spawn(systemd::watchdog(writer.clone(), interval));
     }
@@ -144,14 +147,14 @@ fn work(
     tasks: &mut JoinSet<()>,
     writer: &Writer,
     reconciler: &Reconciler,
-    engine: Engine,
-    roots: Arc<Roots>,
+    (engine, databases, roots): (Engine, Databases, Arc<Roots>),
     resyncs: watch::Receiver<Duration>,
 ) {
-    let sweeping = reconciler.clone();
-    tasks.spawn(async move { sweeping.sweep(resyncs).await });
-    let (releasing, writer) = (reconciler.clone(), writer.clone());
-    tasks.spawn(async move { release::run(&writer, &releasing, &engine).await });
+    let (sweeping, sweeps) = (reconciler.clone(), resyncs.clone());
+    tasks.spawn(async move { sweeping.sweep(sweeps).await });
+    let (releasing, writer, holding) = (reconciler.clone(), writer.clone(), databases.clone());
+    tasks.spawn(async move { release::run(&writer, &releasing, &engine, &holding).await });
+    tasks.spawn(async move { databases.run(resyncs).await });
     reconciler.set_roots_listener(Arc::clone(&roots) as _);
     let searching = reconciler.clone();
     tasks.spawn(async move { roots.run(&searching).await });

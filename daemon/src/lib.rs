@@ -7,6 +7,7 @@
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod databases;
 pub mod domain;
 pub mod engine;
 pub mod git;

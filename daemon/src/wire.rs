@@ -41,6 +41,7 @@ pub fn allocation(
             .collect(),
         database: allocation.database.to_string(),
         schema: allocation.schema.as_ref().map(ToString::to_string),
+        database_made: allocation.wanted_object().is_some().then(|| allocation.has_wanted_object()),
         project: allocation.project.clone(),
         state: allocation.state,
         reason: allocation.reason.clone(),

@@ -83,6 +83,9 @@ pub struct Allocation {
     /// The worktree's schema in it (`DB_SCHEMA`), in mode `schema`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<String>,
+    /// Whether the worktree's own database or schema has been made on the server; absent where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database_made: Option<bool>,
     /// The project's name, from which the names above are made.
     pub project: String,
     /// The state of the allocation.

@@ -15,6 +15,8 @@ mod concurrency;
 #[cfg(test)]
 mod database_modes;
 #[cfg(test)]
+mod database_servers;
+#[cfg(test)]
 mod docs;
 #[cfg(test)]
 mod hook;

@@ -9,6 +9,7 @@ use wtd_protocol::State;
 use wtd_protocol::variable::Variable;
 
 use super::allocator::Obstacle;
+use super::database_objects::DatabaseObject;
 use super::identity::{AllocationId, FileIdentity, RepositoryId};
 use super::names::{ComposeProject, DatabaseName, SchemaName, VolumeName};
 use super::offset::Offset;
@@ -124,6 +125,10 @@ pub struct Allocation {
     pub database: DatabaseName,
     /// The schema in it, in mode `schema`.
     pub schema: Option<SchemaName>,
+    /// The database that this one is to be a copy of, in mode `database`.
+    pub template: Option<DatabaseName>,
+    /// What was made on a server for this worktree alone, under earlier names too; gc answers for it.
+    pub objects: Vec<DatabaseObject>,
     /// The Compose project; none for a main worktree, whose stack keeps the name that Compose gives it.
     pub compose_project: Option<ComposeProject>,
     /// The state.

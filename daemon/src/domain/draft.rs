@@ -134,6 +134,8 @@ impl Draft {
             former_volumes: BTreeSet::new(),
             database: names.database,
             schema: names.schema,
+            template: project.database_template.clone(),
+            objects: Vec::new(),
             compose_project: names.compose_project,
             state: State::Active,
             reason: String::new(),
@@ -205,6 +207,8 @@ impl Draft {
             names.volume = allocation.volume.clone();
             names.database = allocation.database.clone();
             names.schema.clone_from(&allocation.schema);
+        } else {
+            allocation.template.clone_from(&project.database_template);
         }
         let before: BTreeSet<_> = allocation.own_volumes().cloned().collect();
         allocation.former_volumes.clear();

@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 
 use wtd_protocol::variable::{DB_HOST_PORT, Variable};
 
-use super::names::project_name;
+use super::names::{DatabaseName, project_name};
 
 /// PostgreSQL's port (IANA service names registry).
 pub const POSTGRESQL_PORT: u16 = 5432;
@@ -81,6 +81,8 @@ pub struct Project {
     pub database_stem_is_configured: bool,
     /// Whether each worktree's database has a name of its own.
     pub database_name_per_worktree: bool,
+    /// The database that each worktree's is to be a copy of, in mode `database`.
+    pub database_template: Option<DatabaseName>,
     /// Stem of the database's volume.
     pub volume_stem: String,
     /// Whether that stem is a configured one.
@@ -105,6 +107,7 @@ impl Project {
             database_stem: name.clone(),
             database_stem_is_configured: false,
             database_name_per_worktree: true,
+            database_template: None,
             volume_stem: VOLUME_STEM.to_owned(),
             volume_stem_is_configured: false,
             volume_stems: BTreeMap::new(),

@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 use wtd_protocol::variable::{DB_HOST_PORT, Variable};
 
-use crate::domain::names::{VolumeName, is_database_stem};
+use crate::domain::names::{DatabaseName, VolumeName, is_database_stem};
 use crate::domain::project::{DatabaseMode, Project};
 use crate::text::{excerpt, line_of, plain};
 
@@ -127,12 +127,27 @@ impl Parser<'_> {
             self.project.volume_stem = volume;
             self.project.volume_stem_is_configured = true;
         }
-        for key in ["template", "seed"] {
-            if let Some((name, value)) = database.get_key_value(key)
-                && self.string(&format!("database.{key}"), value).is_some()
-            {
-                self.complain_at(name.span().start, format!("database.{key} is not applied by this version"));
-            }
+        if let Some(value) = database.get("template") {
+            self.template(value);
+        }
+        if let Some((name, value)) = database.get_key_value("seed")
+            && self.string("database.seed", value).is_some()
+        {
+            self.complain_at(name.span().start, "database.seed is not applied by this version");
+        }
+    }
+
+    /// The name of a database to copy. It is no more than a name, so it needs no trust.
+    fn template(&mut self, value: &Value<'_>) {
+        const KEY: &str = "database.template";
+        let Some(name) = self.string(KEY, value) else { return };
+        if self.project.database_mode != DatabaseMode::Database {
+            let reason = "only in mode \"database\" does a worktree have a database to be made from it";
+            return self.complain(KEY, value.span(), reason);
+        }
+        match DatabaseName::new(name) {
+            Ok(name) => self.project.database_template = Some(name),
+            Err(error) => self.complain(KEY, value.span(), error),
         }
     }
 

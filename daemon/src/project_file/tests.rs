@@ -265,6 +265,19 @@ fn of_two_volumes_with_one_name_the_databases_and_then_the_first_has_it() {
 }
 
 #[test]
+fn a_template_is_a_name_and_only_for_databases_that_are_made() {
+    let template = |text: &str| project(text).database_template.map(|name| name.to_string());
+    let database = "database.mode = \"database\"\n";
+    assert_eq!(template(&format!("{database}database.template = \"Shop-1\"")).as_deref(), Some("Shop-1"));
+    for wrong in ["\"a b\"", "\"\\\" TEMPLATE x\"", "\"postgresql://host/x\"", "1"] {
+        let project = project(format!("{database}database.template = {wrong}"));
+        assert_eq!((project.database_template, project.warnings.len()), (None, 1), "{wrong}");
+    }
+    let isolated = project("database.template = \"shop\"");
+    assert_eq!((isolated.database_template, isolated.warnings.len()), (None, 1));
+}
+
+#[test]
 fn the_mode_says_whether_worktrees_share_a_database() {
     for (mode, choice, per_worktree, warnings) in [
         ("isolated", "", true, 0),

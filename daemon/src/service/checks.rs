@@ -20,6 +20,35 @@ impl Service {
         checks.extend(self.ephemeral_ports());
         checks.push(self.offsets());
         checks.extend(self.configurations());
+        checks.extend(self.databases());
+        checks
+    }
+
+    /// Whether worktrees have on the servers that they share what is theirs. What was made is looked for again too, and
+    /// the next `doctor` tells of it.
+    fn databases(&self) -> Vec<Check> {
+        let snapshot = self.0.writer.snapshot();
+        let wanting = snapshot.ledger.in_state(State::Active).filter(|known| known.wanted_object().is_some());
+        let wanting: Vec<_> = wanting.collect();
+        let (mut there, mut checks) = (0, Vec::new());
+        for allocation in wanting {
+            match self.0.databases.note(allocation.id) {
+                Some(note) => {
+                    let (detail, remedy) = note.split_once("; ").unwrap_or((&note, "wait for it"));
+                    checks.push(warn(
+                        "databases",
+                        format!("{}: {detail}", allocation.path.display()),
+                        remedy,
+                    ));
+                }
+                None => there += usize::from(allocation.has_wanted_object()),
+            }
+        }
+        if there > 0 {
+            checks
+                .push(ok("databases", format!("{there} worktrees have theirs on a server that they share")));
+        }
+        self.0.databases.doubt();
         checks
     }
 

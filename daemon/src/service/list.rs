@@ -39,6 +39,10 @@ impl Service {
                 .collect::<Vec<_>>()
         };
         let mut worktrees = tokio::task::spawn_blocking(look).await.map_err(|_| shutting_down())?;
+        for worktree in &mut worktrees {
+            let id = worktree.allocation.id.parse().ok();
+            worktree.allocation.warnings.extend(id.and_then(|id| self.0.databases.note(id)));
+        }
         self.spare_own_containers(&mut worktrees).await;
         if states.contains(&State::Released) {
             let released = self.0.history.released(RELEASED).await.map_err(|error| {

@@ -13,6 +13,7 @@ use std::time::Instant;
 use wtd_protocol::requests::Reloaded;
 use wtd_protocol::{Health, PathText, Problem, ProblemType, State};
 
+use crate::databases::Databases;
 use crate::engine::Engine;
 use crate::reconciler::Reconciler;
 use crate::registry::{WriteError, Writer};
@@ -34,6 +35,8 @@ pub struct Parts {
     pub history: History,
     /// The container engine.
     pub engine: Engine,
+    /// The databases and schemas of worktrees.
+    pub databases: Databases,
     /// The daemon's configuration.
     pub reloader: Reloader,
     /// The registry's file.

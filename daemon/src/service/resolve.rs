@@ -14,6 +14,7 @@ use crate::registry::Snapshot;
 impl Service {
     /// The allocation of the worktree that holds `path`, made if need be: JSON of a [`wtd_protocol::Allocation`].
     pub async fn allocation(&self, path: PathBuf) -> Result<Bytes, Problem> {
+        self.0.databases.asked();
         if let Some(answer) = self.0.writer.glance().answer_at_root(&path) {
             return Ok(answer.clone());
         }

@@ -107,9 +107,11 @@ impl Registry {
         let ports = rows::ports(&ports)?;
         let volumes = sqlx::query("SELECT * FROM volumes").fetch_all(&mut self.connection).await?;
         let volumes = rows::volumes(&volumes)?;
+        let objects = sqlx::query("SELECT * FROM database_objects").fetch_all(&mut self.connection).await?;
+        let objects = rows::objects(&objects)?;
         let allocations = "SELECT * FROM allocations WHERE state <> 'released' ORDER BY created, id";
         for row in sqlx::query(allocations).fetch_all(&mut self.connection).await? {
-            let allocation = rows::allocation(&row, &ports, &volumes)?;
+            let allocation = rows::allocation(&row, &ports, &volumes, &objects)?;
             ledger.put(allocation.into()).map_err(|overlap| self.corrupt(overlap.to_string()))?;
         }
         Ok(ledger)

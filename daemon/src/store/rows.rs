@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::num::NonZeroU16;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -15,13 +16,15 @@ use wtd_protocol::{Change, ChangeKind, PassedOver, State};
 
 use crate::domain::allocation::{Allocation, DatabaseVolume, Ending, Moment, Port, Repository};
 use crate::domain::allocator::Obstacle;
+use crate::domain::database_objects::{DatabaseObject, ObjectName, ServerAddress, SystemIdentifier};
 use crate::domain::identity::{AllocationId, FileIdentity, RepositoryId};
-use crate::domain::names::{ComposeProject, DatabaseName, SchemaName, VolumeName};
+use crate::domain::names::{DatabaseName, NameError, SchemaName, VolumeName};
 use crate::domain::offset::Offset;
 use crate::domain::project::DatabaseMode;
 use crate::wire;
 
 type Ports = HashMap<AllocationId, BTreeMap<Variable, Port>>;
+type Objects = HashMap<AllocationId, Vec<DatabaseObject>>;
 
 /// The volumes of one allocation.
 #[derive(Debug, Default)]
@@ -57,6 +60,12 @@ fn identity(row: &SqliteRow) -> Result<FileIdentity, Error> {
         inode: row.try_get::<i64, _>("inode")?.cast_unsigned(),
         born_ns: row.try_get("born_ns")?,
     })
+}
+
+/// A name of a validated type; none where the column is NULL.
+fn name<T: FromStr<Err = NameError>>(row: &SqliteRow, column: &str) -> Result<Option<T>, Error> {
+    let name: Option<&str> = row.try_get(column)?;
+    name.map(|name| name.parse().map_err(|why| foreign(column, why))).transpose()
 }
 
 fn json<T: for<'de> Deserialize<'de>>(row: &SqliteRow, column: &str) -> Result<T, Error> {
@@ -101,31 +110,42 @@ pub(super) fn volumes(rows: &[SqliteRow]) -> Result<HashMap<AllocationId, Volume
     Ok(volumes)
 }
 
+pub(super) fn objects(rows: &[SqliteRow]) -> Result<Objects, Error> {
+    let mut objects = Objects::new();
+    for row in rows {
+        let object = DatabaseObject {
+            name: ObjectName {
+                database: name(row, "database")?.ok_or_else(|| foreign("database", "no database"))?,
+                schema: name(row, "schema")?,
+            },
+            server: SystemIdentifier(row.try_get("server")?),
+            address: ServerAddress { host: row.try_get("host")?, port: row.try_get("port")? },
+            made: row.try_get("made")?,
+        };
+        objects.entry(AllocationId(uuid(row, "allocation")?)).or_default().push(object);
+    }
+    Ok(objects)
+}
+
 pub(super) fn allocation(
     row: &SqliteRow,
     ports: &Ports,
     volumes: &HashMap<AllocationId, Volumes>,
+    objects: &Objects,
 ) -> Result<Allocation, Error> {
     let id = AllocationId(uuid(row, "id")?);
     let none = Volumes::default();
     let volumes = volumes.get(&id).unwrap_or(&none);
     let mut current = volumes.current.clone();
     let own = current.remove(wtd_protocol::variable::DB_VOLUME).map(DatabaseVolume::Own);
-    let shared: Option<&str> = row.try_get("shared_volume")?;
-    let shared = shared
-        .map(|name| VolumeName::new(name).map_err(|why| foreign("shared_volume", why)))
-        .transpose()?
-        .map(DatabaseVolume::Shared);
+    let shared = name(row, "shared_volume")?.map(DatabaseVolume::Shared);
     let volume = shared.or(own).ok_or_else(|| foreign("id", "no DB_VOLUME"))?;
     let mode: &str = row.try_get("mode")?;
-    let schema: Option<&str> = row.try_get("schema")?;
     let variable = |(name, volume): (String, VolumeName)| {
         Variable::new(&name).map(|name| (name, volume)).map_err(|why| foreign("variable", why))
     };
     let state: &str = row.try_get("state")?;
     let ending: Option<&str> = row.try_get("ending")?;
-    let database: &str = row.try_get("database")?;
-    let compose_project: Option<&str> = row.try_get("compose_project")?;
     let passed_over: Vec<PassedOver> = json(row, "passed_over")?;
     Ok(Allocation {
         id,
@@ -143,11 +163,11 @@ pub(super) fn allocation(
         volume,
         volumes: current.into_iter().map(variable).collect::<Result<_, _>>()?,
         former_volumes: volumes.former.clone(),
-        database: DatabaseName::new(database).map_err(|why| foreign("database", why))?,
-        schema: schema.map(|name| SchemaName::new(name).map_err(|why| foreign("schema", why))).transpose()?,
-        compose_project: compose_project
-            .map(|name| ComposeProject::new(name).map_err(|why| foreign("compose_project", why)))
-            .transpose()?,
+        database: name(row, "database")?.ok_or_else(|| foreign("database", "no database"))?,
+        schema: name(row, "schema")?,
+        template: name(row, "template")?,
+        objects: objects.get(&id).cloned().unwrap_or_default(),
+        compose_project: name(row, "compose_project")?,
         state: State::from_word(state).ok_or_else(|| foreign("state", state))?,
         reason: row.try_get("reason")?,
         since: Moment(row.try_get("since")?),
@@ -171,19 +191,23 @@ pub(super) fn allocation(
 pub(super) async fn put(connection: &mut SqliteConnection, allocation: &Allocation) -> Result<(), Error> {
     let id = allocation.id.to_string();
     // The ports and volumes go first, so that a release or a change never meets its own former rows.
-    for clear in ["DELETE FROM ports WHERE allocation = ?1", "DELETE FROM volumes WHERE allocation = ?1"] {
+    for clear in [
+        "DELETE FROM ports WHERE allocation = ?1",
+        "DELETE FROM volumes WHERE allocation = ?1",
+        "DELETE FROM database_objects WHERE allocation = ?1",
+    ] {
         sqlx::query(clear).bind(&id).execute(&mut *connection).await?;
     }
     let passed_over: Vec<PassedOver> = allocation.passed_over.iter().map(wire::passed_over).collect();
     sqlx::query(
         "INSERT INTO allocations (id, repository, worktree_id, git_dir, device, inode, born_ns, path, path_device, finished,
              offset, project, database, compose_project, state, reason, since, created, ending, passed_over, warnings,
-             mode, shared_volume, schema)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24)
+             mode, shared_volume, schema, template)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25)
          ON CONFLICT (id) DO UPDATE SET repository = ?2, worktree_id = ?3, git_dir = ?4, device = ?5, inode = ?6, born_ns = ?7,
              path = ?8, path_device = ?9, finished = ?10, offset = ?11, project = ?12, database = ?13, compose_project = ?14,
              state = ?15, reason = ?16, since = ?17, created = ?18, ending = ?19, passed_over = ?20, warnings = ?21,
-             mode = ?22, shared_volume = ?23, schema = ?24",
+             mode = ?22, shared_volume = ?23, schema = ?24, template = ?25",
     )
     .bind(&id)
     .bind(allocation.repository.to_string())
@@ -212,13 +236,15 @@ pub(super) async fn put(connection: &mut SqliteConnection, allocation: &Allocati
         DatabaseVolume::Shared(name) => Some(name.as_str()),
     })
     .bind(allocation.schema.as_ref().map(SchemaName::as_str))
+    .bind(allocation.template.as_ref().map(DatabaseName::as_str))
     .execute(&mut *connection)
     .await?;
     if allocation.state == State::Released {
         return Ok(());
     }
     put_ports(connection, &id, allocation).await?;
-    put_volumes(connection, &id, allocation).await
+    put_volumes(connection, &id, allocation).await?;
+    put_objects(connection, &id, allocation).await
 }
 
 async fn put_ports(
@@ -267,6 +293,29 @@ async fn put_volumes(
     .execute(connection)
     .await
     .map(drop)
+}
+
+async fn put_objects(
+    connection: &mut SqliteConnection,
+    id: &str,
+    allocation: &Allocation,
+) -> Result<(), Error> {
+    for object in &allocation.objects {
+        sqlx::query(
+            "INSERT INTO database_objects (allocation, database, schema, server, host, port, made)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )
+        .bind(id)
+        .bind(object.name.database.as_str())
+        .bind(object.name.schema.as_ref().map(SchemaName::as_str))
+        .bind(object.server.0)
+        .bind(&object.address.host)
+        .bind(object.address.port)
+        .bind(object.made)
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
 }
 
 pub(super) async fn append_history(

@@ -13,6 +13,7 @@ use wtd_protocol::{ChangeKind, State};
 use super::{Registry, StoreError, open};
 use crate::domain::allocation::{Allocation, DatabaseVolume, Ending, Moment, Port, Repository};
 use crate::domain::allocator::Obstacle;
+use crate::domain::database_objects::{DatabaseObject, ObjectName, ServerAddress, SystemIdentifier};
 use crate::domain::draft::Record;
 use crate::domain::identity::{AllocationId, FileIdentity, RepositoryId};
 use crate::domain::ledger::Ledger;
@@ -58,6 +59,16 @@ fn allocation(repository: RepositoryId, offset: u16) -> Allocation {
         former_volumes: BTreeSet::from([names::volume_name("old", offset)]),
         database: names::database_name("main", offset, true),
         schema: None,
+        template: Some(names::database_name("template", 0, false)),
+        objects: vec![DatabaseObject {
+            name: ObjectName {
+                database: names::database_name("main", offset, true),
+                schema: offset.is_multiple_of(20).then(|| names::schema_name("main", offset)),
+            },
+            server: SystemIdentifier(i64::MIN),
+            address: ServerAddress { host: "localhost".into(), port: 5432 },
+            made: offset == 0,
+        }],
         compose_project: Some(names::compose_project("main", offset)),
         state: State::Active,
         reason: String::new(),
@@ -166,6 +177,11 @@ async fn the_database_itself_keeps_two_allocations_apart() {
     assert!(
         write(&mut registry, &[record(&same_volume, ChangeKind::Allocated)]).await.is_err(),
         "one volume twice"
+    );
+    let same_object = Allocation { objects: first.objects.clone(), ..allocation(repository.id, 30) };
+    assert!(
+        write(&mut registry, &[record(&same_object, ChangeKind::Allocated)]).await.is_err(),
+        "one database twice"
     );
     assert_eq!(
         registry.load().await.unwrap().allocations().count(),

@@ -1,12 +1,14 @@
 //! What tests stand on: a sandbox with a home of its own, the real programs in it, and git.
 
 mod binaries;
+mod cutter;
 mod daemon;
 mod events;
 mod http;
 mod nobody;
 pub(crate) mod page;
 mod ports;
+mod postgres;
 mod ran;
 mod repo;
 pub(crate) mod require;
@@ -15,11 +17,13 @@ mod sandbox;
 mod terminal;
 mod wait;
 
+pub(crate) use cutter::{Cut, Cutter};
 pub(crate) use daemon::Daemon;
 pub(crate) use events::Events;
 pub(crate) use http::Answer;
 pub(crate) use nobody::Nobody;
 pub(crate) use ports::{Holder, free_base, free_port};
+pub(crate) use postgres::Postgres;
 pub(crate) use ran::Ran;
 pub(crate) use repo::{Listed, Repo};
 pub(crate) use rows::{Row, Rows};

@@ -24,6 +24,7 @@ pub(crate) struct Row {
     pub(crate) volume: String,
     pub(crate) database: String,
     pub(crate) schema: Option<String>,
+    pub(crate) database_made: Option<bool>,
     pub(crate) project: String,
     pub(crate) state: String,
     pub(crate) since: String,

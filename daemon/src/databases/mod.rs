@@ -1,0 +1,411 @@
+//! What worktrees have to themselves on a database server that they share: made in the background, level-triggered, and
+//! never in the way of an answer.
+//!
+//! Each attempt looks at what is there and takes the next step, so an interruption at any moment costs nothing but
+//! another attempt. The intent is in the registry before anything is on the server.
+
+mod error;
+mod place;
+mod server;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+use wtd_protocol::State;
+
+pub use error::DatabaseError;
+pub use place::{Environment, Place, PlaceError, Secret};
+pub use server::{FoundDatabase, Server};
+
+use crate::domain::allocation::Allocation;
+use crate::domain::database_objects::{DatabaseObject, ObjectName, SystemIdentifier};
+use crate::domain::draft::Draft;
+use crate::domain::identity::AllocationId;
+use crate::domain::ledger::Ledger;
+use crate::registry::{Decision, WriteError, Writer};
+
+/// How long is waited after each attempt that failed. After the last the next is made with the sweep, or when somebody
+/// asks for the worktree.
+const PAUSES: [Duration; 7] = [
+    Duration::from_millis(250),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+    Duration::from_secs(20),
+    Duration::from_secs(40),
+];
+
+/// How soon after an attempt a question for a worktree leads to another one.
+const ASKED: Duration = Duration::from_secs(2);
+
+/// How many worktrees are worked for together: a copy keeps a disk busy.
+const AT_ONCE: usize = 4;
+
+/// The databases and schemas of worktrees; clones are handles to the same ones.
+#[derive(Debug, Clone)]
+pub struct Databases(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    writer: Writer,
+    environment: Environment,
+    permits: Semaphore,
+    wake: Notify,
+    /// Whether some worktree waits for its database; read with every answer.
+    in_want: AtomicBool,
+    /// Allocations that are worked for: nobody else touches what is theirs meanwhile.
+    reserved: Mutex<HashSet<AllocationId>>,
+    /// Why the worktree's database or schema is not there, or may not be.
+    notes: Mutex<HashMap<AllocationId, String>>,
+    /// Allocations whose objects are looked for again although they were made.
+    doubted: Mutex<HashSet<AllocationId>>,
+    /// When servers were last asked what is left of stale allocations.
+    asked: Mutex<HashMap<AllocationId, Instant>>,
+}
+
+/// The right to work on what an allocation has on a server, until it is dropped.
+#[derive(Debug)]
+pub struct Reservation {
+    databases: Databases,
+    id: AllocationId,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        lock(&self.databases.0.reserved).remove(&self.id);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What the mutexes here guard is valid at every moment, so a panic elsewhere does not spoil it.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Why an attempt came to nothing.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("{0}")]
+    Server(#[from] DatabaseError),
+    #[error("{0}")]
+    Registry(#[from] WriteError),
+}
+
+/// When the next attempt for a worktree is due.
+#[derive(Debug, Clone, Copy)]
+struct Retry {
+    failed: usize,
+    last: Instant,
+    due: Instant,
+}
+
+impl Databases {
+    /// The databases on servers that are found with this environment.
+    pub fn new(writer: Writer, environment: Environment) -> Self {
+        Self(Arc::new(Inner {
+            writer,
+            environment,
+            permits: Semaphore::new(AT_ONCE),
+            wake: Notify::new(),
+            in_want: AtomicBool::new(false),
+            reserved: Mutex::default(),
+            notes: Mutex::default(),
+            doubted: Mutex::default(),
+            asked: Mutex::default(),
+        }))
+    }
+
+    /// Somebody asks for a worktree: one that waits for its database may have waited long enough.
+    pub fn asked(&self) {
+        if self.0.in_want.load(Ordering::Relaxed) {
+            self.0.wake.notify_one();
+        }
+    }
+
+    /// Has everything looked for again that was made: a server can be made anew under our feet.
+    pub fn doubt(&self) {
+        let snapshot = self.0.writer.snapshot();
+        let made = snapshot.ledger.in_state(State::Active).filter(|known| known.wanted_object().is_some());
+        lock(&self.0.doubted).extend(made.map(|allocation| allocation.id));
+        self.0.wake.notify_one();
+    }
+
+    /// What there is to say of a worktree's database or schema: why it is not there.
+    pub fn note(&self, id: AllocationId) -> Option<String> {
+        lock(&self.0.notes).get(&id).cloned()
+    }
+
+    /// Reserves what an allocation has on a server; none while somebody else works on it.
+    pub fn reserve(&self, id: AllocationId) -> Option<Reservation> {
+        lock(&self.0.reserved).insert(id).then(|| Reservation { databases: self.clone(), id })
+    }
+
+    /// Makes what worktrees are to have, as they come. Until the future is dropped.
+    pub async fn run(&self, resync: watch::Receiver<Duration>) {
+        let mut changes = self.0.writer.subscribe();
+        let mut retries: HashMap<AllocationId, Retry> = HashMap::new();
+        let mut running: JoinSet<(AllocationId, Result<(), Failure>)> = JoinSet::new();
+        self.doubt();
+        loop {
+            let wanting = self.wanting();
+            let ids: HashSet<_> = wanting.iter().map(|allocation| allocation.id).collect();
+            retries.retain(|id, _| ids.contains(id));
+            lock(&self.0.notes).retain(|id, _| ids.contains(id));
+            self.0.in_want.store(!ids.is_empty(), Ordering::Relaxed);
+            let now = Instant::now();
+            let is_due = |id: &AllocationId| retries.get(id).is_none_or(|retry| retry.due <= now);
+            for allocation in wanting.into_iter().filter(|allocation| is_due(&allocation.id)) {
+                if let Some(reservation) = self.reserve(allocation.id) {
+                    let this = self.clone();
+                    running.spawn(async move {
+                        let made = this.make(&allocation).await;
+                        drop(reservation);
+                        (allocation.id, made)
+                    });
+                }
+            }
+            let next = retries.values().map(|retry| retry.due).filter(|due| *due > now).min();
+            let at = next.unwrap_or(now);
+            tokio::select! {
+                // Whatever has changed, and however much was missed: the ledger says what is wanted now.
+                _ = changes.recv() => {}
+                () = self.0.wake.notified() => {
+                    for retry in retries.values_mut() {
+                        retry.due = retry.due.min(retry.last + ASKED);
+                    }
+                }
+                () = tokio::time::sleep_until(at), if next.is_some() => {}
+                Some(Ok((id, made))) = running.join_next(), if !running.is_empty() => match made {
+                    Ok(()) => {
+                        retries.remove(&id);
+                    }
+                    Err(failure) => {
+                        let failed = retries.get(&id).map_or(0, |retry| retry.failed);
+                        let pause = PAUSES.get(failed).copied().unwrap_or_else(|| *resync.borrow());
+                        let last = Instant::now();
+                        retries.insert(id, Retry { failed: failed + 1, last, due: last + pause });
+                        self.say(id, &failure);
+                    }
+                },
+            }
+        }
+    }
+
+    /// The worktrees whose database or schema is to be made, or looked for again.
+    fn wanting(&self) -> Vec<Arc<Allocation>> {
+        let snapshot = self.0.writer.snapshot();
+        let mut doubted = lock(&self.0.doubted);
+        doubted
+            .retain(|id| snapshot.ledger.allocation(*id).is_some_and(|known| known.state == State::Active));
+        let active = snapshot.ledger.in_state(State::Active);
+        active
+            .filter(|allocation| !allocation.has_wanted_object() || doubted.contains(&allocation.id))
+            .cloned()
+            .collect()
+    }
+
+    fn say(&self, id: AllocationId, failure: &Failure) {
+        let snapshot = self.0.writer.snapshot();
+        let Some(allocation) = snapshot.ledger.allocation(id) else { return };
+        let Some(wanted) = allocation.wanted_object() else { return };
+        let note = format!("{wanted} is not there yet: {failure}");
+        let mut notes = lock(&self.0.notes);
+        if notes.get(&id) != Some(&note) {
+            warn!(worktree = %allocation.path.display(), reason = %failure, "database or schema not made");
+            notes.insert(id, note);
+        }
+    }
+
+    /// One attempt for one worktree.
+    async fn make(&self, allocation: &Allocation) -> Result<(), Failure> {
+        let Ok(_permit) = self.0.permits.acquire().await else { return Err(WriteError::ShuttingDown.into()) };
+        let is_doubted = lock(&self.0.doubted).remove(&allocation.id);
+        let made = self.make_now(allocation).await;
+        // What was made once is only to be said to be gone by a server that answers.
+        if is_doubted && allocation.has_wanted_object() && made.is_err() { Ok(()) } else { made }
+    }
+
+    async fn make_now(&self, allocation: &Allocation) -> Result<(), Failure> {
+        let (Some(name), Some(port)) = (allocation.wanted_object(), allocation.database_port()) else {
+            return Ok(());
+        };
+        let environment = self.0.environment.clone();
+        let place = tokio::task::spawn_blocking(move || environment.place(port))
+            .await
+            .map_err(|_| WriteError::ShuttingDown)?
+            .map_err(DatabaseError::from)?;
+        let database = match &name.schema {
+            Some(_) => name.database.as_str(),
+            None => place.maintenance_database(),
+        };
+        let mut server = Server::connect(&place, database).await?;
+        let object = DatabaseObject {
+            name: name.clone(),
+            server: server.identifier,
+            address: server.address.clone(),
+            made: false,
+        };
+        let id = allocation.id;
+        if !self.intend(id, object).await? {
+            server.close().await;
+            return Ok(());
+        }
+        let made = server.make(id, &name, allocation.template.as_ref()).await;
+        let (identifier, address) = (server.identifier, server.address.clone());
+        server.close().await;
+        match made {
+            Ok(()) => {
+                if self.settle(id, name.clone(), identifier, Outcome::Made).await? {
+                    info!(worktree = %allocation.path.display(), object = %name, server = %address, "made");
+                }
+                Ok(())
+            }
+            Err(error) => {
+                if matches!(error, DatabaseError::Foreign { .. }) {
+                    self.settle(id, name, identifier, Outcome::NotOurs).await?;
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Records that an object is about to be made, unless that is no longer wanted: then gives false.
+    async fn intend(&self, id: AllocationId, object: DatabaseObject) -> Result<bool, WriteError> {
+        let decide = move |ledger: &Ledger| {
+            let live = ledger.allocation(id).filter(|known| known.state == State::Active);
+            let Some(known) = live.filter(|known| known.wanted_object().as_ref() == Some(&object.name))
+            else {
+                return (None, false);
+            };
+            let is_recorded =
+                known.objects.iter().any(|other| other.name == object.name && other.server == object.server);
+            if is_recorded {
+                return (None, true);
+            }
+            let mut after = (**known).clone();
+            after.objects.push(object);
+            (Some(after), true)
+        };
+        self.change(decide).await
+    }
+
+    /// Records what became of an intent, whatever has become of the worktree since; true if that is news.
+    async fn settle(
+        &self,
+        id: AllocationId,
+        name: ObjectName,
+        server: SystemIdentifier,
+        outcome: Outcome,
+    ) -> Result<bool, WriteError> {
+        let decide = move |ledger: &Ledger| {
+            let Some(known) = ledger.allocation(id) else { return (None, false) };
+            let mut after = (**known).clone();
+            let is_meant = |object: &DatabaseObject| object.name == name && object.server == server;
+            match outcome {
+                Outcome::Made => {
+                    after
+                        .objects
+                        .iter_mut()
+                        .filter(|object| is_meant(object))
+                        .for_each(|object| object.made = true);
+                }
+                Outcome::NotOurs => after.objects.retain(|object| !is_meant(object)),
+            }
+            let is_news = after != **known;
+            (is_news.then_some(after), is_news)
+        };
+        self.change(decide).await
+    }
+
+    async fn change<T: Send + 'static>(
+        &self,
+        decide: impl FnOnce(&Ledger) -> (Option<Allocation>, T) + Send + 'static,
+    ) -> Result<T, WriteError> {
+        self.0
+            .writer
+            .commit(move |ledger, _| {
+                let (after, answer) = decide(ledger);
+                let Some(after) = after else { return Ok((None, answer)) };
+                let mut draft = Draft::new(ledger);
+                draft.put(after)?;
+                Ok((Some(Decision { ledger: draft.ledger, records: draft.records, seen: None }), answer))
+            })
+            .await
+    }
+
+    /// Whether servers say that nothing is left of a stale allocation. One that was just asked is not asked again.
+    pub async fn has_nothing_of(&self, allocation: &Allocation) -> bool {
+        if allocation.objects.is_empty() {
+            return true;
+        }
+        let now = Instant::now();
+        {
+            let mut asked = lock(&self.0.asked);
+            asked.retain(|_, at| *at + ASKED > now);
+            if asked.contains_key(&allocation.id) {
+                return false;
+            }
+            asked.insert(allocation.id, now);
+        }
+        match self.left_of(allocation).await {
+            Ok(left) => left.is_none(),
+            Err(error) => {
+                debug!(error = &error as &dyn std::error::Error, "stale allocation waits for its server");
+                false
+            }
+        }
+    }
+
+    /// What is left of an allocation on servers, in words; an error where one can't say.
+    pub async fn left_of(&self, allocation: &Allocation) -> Result<Option<String>, DatabaseError> {
+        for object in &allocation.objects {
+            let mut server = match self.server_of(object).await {
+                // A schema is gone with its database.
+                Err(DatabaseError::NoDatabase { .. }) if object.name.schema.is_some() => continue,
+                other => other?,
+            };
+            let left = server.left_of(allocation.id, object).await;
+            server.close().await;
+            if let Some(left) = left? {
+                return Ok(Some(format!("{left} at {}", object.address)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A session with the very server that has an object, in the database where its name means something.
+    async fn server_of(&self, object: &DatabaseObject) -> Result<Server, DatabaseError> {
+        let (environment, address) = (self.0.environment.clone(), object.address.clone());
+        let place = tokio::task::spawn_blocking(move || environment.place_at(&address)).await;
+        let place = place.unwrap_or(Err(PlaceError::ShuttingDown))?;
+        let maintenance = Server::connect(&place, place.maintenance_database()).await?;
+        if maintenance.identifier != object.server {
+            maintenance.close().await;
+            return Err(DatabaseError::AnotherServer { address: object.address.clone() });
+        }
+        if object.name.schema.is_none() {
+            return Ok(maintenance);
+        }
+        maintenance.close().await;
+        let server = Server::connect(&place, object.name.database.as_str()).await?;
+        if server.identifier == object.server {
+            Ok(server)
+        } else {
+            Err(DatabaseError::AnotherServer { address: object.address.clone() })
+        }
+    }
+}
+
+/// What became of an intent.
+enum Outcome {
+    /// It is there.
+    Made,
+    /// Something else bears the name, and nothing of ours is left.
+    NotOurs,
+}
