@@ -10,8 +10,8 @@ ALTER TABLE allocations ADD COLUMN template TEXT;
 -- Before modes were recorded, a port that did not move showed that there was a server to share.
 UPDATE allocations SET mode = 'shared' WHERE id IN (SELECT allocation FROM ports WHERE shared = 1);
 
--- Databases and schemas of allocations that are not released. A row is there before the object is: made = 0 says that it
--- may be there, or half of it. No credentials, ever.
+-- Databases and schemas of allocations that are not released. A row is there before the object is: an intended one may be
+-- there, or half of it. A foreign one has the name and is somebody else's. No credentials, ever.
 CREATE TABLE database_objects (
     allocation  TEXT    NOT NULL REFERENCES allocations (id),
     database    TEXT    NOT NULL,
@@ -19,7 +19,7 @@ CREATE TABLE database_objects (
     server      INTEGER NOT NULL,              -- its system identifier
     host        TEXT    NOT NULL,
     port        INTEGER NOT NULL CHECK (port BETWEEN 1 AND 65535),
-    made        INTEGER NOT NULL CHECK (made IN (0, 1))
+    stage       TEXT    NOT NULL CHECK (stage IN ('intended', 'made', 'foreign'))
 ) STRICT;
 
 CREATE UNIQUE INDEX one_allocation_per_database_object ON database_objects (server, database, COALESCE(schema, ''));

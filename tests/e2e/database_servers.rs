@@ -335,6 +335,58 @@ fn a_server_that_crashes_while_it_copies_has_the_whole_copy_when_it_is_back() {
     assert_eq!(server.databases().len(), 2, "{:#?}", server.databases());
 }
 
+#[test]
+fn while_its_database_exists_or_cannot_be_asked_for_a_worktree_keeps_its_offset() {
+    let sandbox = Sandbox::with_config("engine = \"none\"\nprobe = false\nresync = \"1s\"\n");
+    let Some(mut server) = Postgres::start(&sandbox, free_base()) else { return };
+    let daemon = daemon(&sandbox);
+    let repo = sandbox.repo("shop");
+    declare(&repo, server.port, "mode = \"database\"");
+    daemon.put(&repo.path);
+    let one = repo.add("one");
+    until("it is made", || is_made(&sandbox, &one), |made| *made);
+    let refused = sandbox.client_in(&one, ["reassign"]).fails(1);
+    assert!(refused.contains("the database shop-10000") && refused.contains("--force"), "{refused}");
+    server.stop();
+    let refused = sandbox.client_in(&one, ["reassign"]).fails(1);
+    assert!(refused.contains("no PostgreSQL answers"), "{refused}");
+
+    // Removed, it is stale as long as the server can't say that nothing is left, and as long as it says that something is.
+    repo.remove(&one);
+    daemon.await_state(&one, "stale");
+    server.start_again();
+    let two = repo.add("two");
+    until("it is made", || is_made(&sandbox, &two), |made| *made);
+    let rows = sandbox.list_all();
+    assert_eq!(rows.at(&two).offset, 20_000);
+    assert!(rows.iter().any(|row| row.exact_path() == one && row.is("stale")), "{rows:#?}");
+    server.sql("postgres", "DROP DATABASE \"shop-10000\"");
+    daemon.await_state(&one, "released");
+    let three = repo.add("three");
+    assert_eq!(daemon.await_agreement(&repo).at(&three).offset, 10_000);
+    until("it is made", || is_made(&sandbox, &three), |made| *made);
+}
+
+#[test]
+fn a_server_that_was_made_anew_gets_what_worktrees_had_on_the_old_one() {
+    let sandbox = Sandbox::new();
+    let base = free_base();
+    let Some(old) = Postgres::start(&sandbox, base) else { return };
+    let daemon = daemon(&sandbox);
+    let repo = sandbox.repo("shop");
+    declare(&repo, base, "mode = \"database\"");
+    daemon.put(&repo.path);
+    until("it is made", || is_made(&sandbox, &repo.path), |made| *made);
+    drop(old);
+    fs::remove_dir_all(sandbox.path(format!("data-{base}"))).unwrap();
+    let new = Postgres::start(&sandbox, base).unwrap();
+    let look = || {
+        sandbox.client(["doctor"]).text();
+        new.databases()
+    };
+    until("whoever looks has it made again", look, |all| all.len() == 1);
+}
+
 /// Who goes away in the middle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Gone {

@@ -77,7 +77,7 @@ pub enum DatabaseError {
     },
     /// Something of that name was there before.
     #[error(
-        "{object} on PostgreSQL at {address} was not made by wtd for this worktree, so it is left alone; rename it, or use it knowing that gc will not drop it"
+        "{object} on PostgreSQL at {address} was not made by wtd for this worktree, so it is left alone; rename it, or take another offset with `wtd-client reassign`"
     )]
     Foreign {
         /// Where.

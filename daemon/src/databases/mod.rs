@@ -4,6 +4,7 @@
 //! Each attempt looks at what is there and takes the next step, so an interruption at any moment costs nothing but
 //! another attempt. The intent is in the registry before anything is on the server.
 
+mod dropping;
 mod error;
 mod place;
 mod server;
@@ -19,12 +20,13 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 use wtd_protocol::State;
 
+pub use dropping::Dropped;
 pub use error::DatabaseError;
 pub use place::{Environment, Place, PlaceError, Secret};
-pub use server::{FoundDatabase, Server};
+pub use server::{Existing, FoundDatabase, Server};
 
 use crate::domain::allocation::Allocation;
-use crate::domain::database_objects::{DatabaseObject, ObjectName, SystemIdentifier};
+use crate::domain::database_objects::{DatabaseObject, FoundObject, Stage};
 use crate::domain::draft::Draft;
 use crate::domain::identity::AllocationId;
 use crate::domain::ledger::Ledger;
@@ -246,79 +248,74 @@ impl Databases {
         };
         let mut server = Server::connect(&place, database).await?;
         let object = DatabaseObject {
-            name: name.clone(),
+            name,
             server: server.identifier,
             address: server.address.clone(),
-            made: false,
+            stage: Stage::Intended,
         };
-        let id = allocation.id;
-        if !self.intend(id, object).await? {
-            server.close().await;
-            return Ok(());
-        }
-        let made = server.make(id, &name, allocation.template.as_ref()).await;
-        let (identifier, address) = (server.identifier, server.address.clone());
+        let made = self.make_on(&mut server, allocation, object).await;
         server.close().await;
-        match made {
-            Ok(()) => {
-                if self.settle(id, name.clone(), identifier, Outcome::Made).await? {
-                    info!(worktree = %allocation.path.display(), object = %name, server = %address, "made");
-                }
-                Ok(())
-            }
-            Err(error) => {
-                if matches!(error, DatabaseError::Foreign { .. }) {
-                    self.settle(id, name, identifier, Outcome::NotOurs).await?;
-                }
-                Err(error.into())
-            }
-        }
+        made
     }
 
-    /// Records that an object is about to be made, unless that is no longer wanted: then gives false.
-    async fn intend(&self, id: AllocationId, object: DatabaseObject) -> Result<bool, WriteError> {
+    async fn make_on(
+        &self,
+        server: &mut Server,
+        allocation: &Allocation,
+        object: DatabaseObject,
+    ) -> Result<(), Failure> {
+        let (id, name) = (allocation.id, object.name.clone());
+        let made = match server.existing(id, &name).await? {
+            Existing::Ours => Ok(()),
+            // Of what somebody else has, a row says so; nothing is intended with it.
+            Existing::Foreign => Err(server.foreign(&name)),
+            Existing::Absent => {
+                if !self.record(id, object.clone()).await?.0 {
+                    return Ok(());
+                }
+                server.make(id, &name, allocation.template.as_ref()).await
+            }
+        };
+        let stage = match &made {
+            Ok(()) => Stage::Made,
+            Err(DatabaseError::Foreign { .. }) => Stage::Foreign,
+            Err(_) => return made.map_err(Failure::from),
+        };
+        let (_, is_news) = self.record(id, DatabaseObject { stage, ..object }).await?;
+        if is_news && stage == Stage::Made {
+            info!(worktree = %allocation.path.display(), object = %name, server = %server.address, "made");
+        }
+        made.map_err(Failure::from)
+    }
+
+    /// Records how far an object has come. An intent is recorded only while it is wanted. Whether it holds now, and
+    /// whether that is news.
+    async fn record(&self, id: AllocationId, object: DatabaseObject) -> Result<(bool, bool), WriteError> {
         let decide = move |ledger: &Ledger| {
-            let live = ledger.allocation(id).filter(|known| known.state == State::Active);
-            let Some(known) = live.filter(|known| known.wanted_object().as_ref() == Some(&object.name))
-            else {
-                return (None, false);
-            };
-            let is_recorded =
-                known.objects.iter().any(|other| other.name == object.name && other.server == object.server);
-            if is_recorded {
-                return (None, true);
+            let Some(known) = ledger.allocation(id) else { return (None, (false, false)) };
+            let is_wanted =
+                known.state == State::Active && known.wanted_object().as_ref() == Some(&object.name);
+            if object.stage == Stage::Intended && !is_wanted {
+                return (None, (false, false));
             }
             let mut after = (**known).clone();
+            after.objects.retain(|other| other.name != object.name || other.server != object.server);
             after.objects.push(object);
-            (Some(after), true)
+            let is_news = after.objects != known.objects;
+            (is_news.then_some(after), (true, is_news))
         };
         self.change(decide).await
     }
 
-    /// Records what became of an intent, whatever has become of the worktree since; true if that is news.
-    async fn settle(
-        &self,
-        id: AllocationId,
-        name: ObjectName,
-        server: SystemIdentifier,
-        outcome: Outcome,
-    ) -> Result<bool, WriteError> {
+    /// Records that nothing is there any more under an object's names.
+    async fn record_gone(&self, id: AllocationId, object: DatabaseObject) -> Result<(), WriteError> {
         let decide = move |ledger: &Ledger| {
-            let Some(known) = ledger.allocation(id) else { return (None, false) };
+            let Some(known) = ledger.allocation(id).filter(|known| known.state == State::Stale) else {
+                return (None, ());
+            };
             let mut after = (**known).clone();
-            let is_meant = |object: &DatabaseObject| object.name == name && object.server == server;
-            match outcome {
-                Outcome::Made => {
-                    after
-                        .objects
-                        .iter_mut()
-                        .filter(|object| is_meant(object))
-                        .for_each(|object| object.made = true);
-                }
-                Outcome::NotOurs => after.objects.retain(|object| !is_meant(object)),
-            }
-            let is_news = after != **known;
-            (is_news.then_some(after), is_news)
+            after.objects.retain(|other| *other != object);
+            (Some(after), ())
         };
         self.change(decide).await
     }
@@ -362,25 +359,79 @@ impl Databases {
         }
     }
 
-    /// What is left of an allocation on servers, in words; an error where one can't say.
+    /// What is left of an allocation on servers, in words; an error where one can't say. What somebody else has under its
+    /// name counts, since the worktree was told that name.
     pub async fn left_of(&self, allocation: &Allocation) -> Result<Option<String>, DatabaseError> {
-        for object in &allocation.objects {
-            let mut server = match self.server_of(object).await {
-                // A schema is gone with its database.
-                Err(DatabaseError::NoDatabase { .. }) if object.name.schema.is_some() => continue,
-                other => other?,
-            };
-            let left = server.left_of(allocation.id, object).await;
-            server.close().await;
-            if let Some(left) = left? {
-                return Ok(Some(format!("{left} at {}", object.address)));
+        self.left_of_objects(allocation, |_| true).await
+    }
+
+    /// As [`Databases::left_of`], less what somebody else has.
+    pub async fn own_left_of(&self, allocation: &Allocation) -> Result<Option<String>, DatabaseError> {
+        self.left_of_objects(allocation, |object| object.stage != Stage::Foreign).await
+    }
+
+    async fn left_of_objects(
+        &self,
+        allocation: &Allocation,
+        counts: impl Fn(&DatabaseObject) -> bool,
+    ) -> Result<Option<String>, DatabaseError> {
+        for object in allocation.objects.iter().filter(|object| counts(object)) {
+            if let Some(found) = self.find(allocation.id, object).await?.first() {
+                let kind = object.name.kind();
+                return Ok(Some(format!("the {kind} {} on PostgreSQL at {}", found.name, object.address)));
             }
         }
         Ok(None)
     }
 
-    /// A session with the very server that has an object, in the database where its name means something.
-    async fn server_of(&self, object: &DatabaseObject) -> Result<Server, DatabaseError> {
+    /// What a server has under the names that are recorded for an object.
+    pub async fn find(
+        &self,
+        id: AllocationId,
+        object: &DatabaseObject,
+    ) -> Result<Vec<FoundObject>, DatabaseError> {
+        let Some(mut server) = self.server_of(object).await? else { return Ok(Vec::new()) };
+        let found = server.find(id, object).await;
+        server.close().await;
+        found
+    }
+
+    /// Drops what a server has under `name`, if the object's allocation is stale and it may be dropped. Once nothing is
+    /// left under the object's names, that is recorded.
+    pub async fn drop_object(
+        &self,
+        id: AllocationId,
+        object: &DatabaseObject,
+        name: &str,
+    ) -> Result<Dropped, DropError> {
+        let Some(_reservation) = self.reserve(id) else {
+            return Err(DatabaseError::BeingMade { address: object.address.clone() }.into());
+        };
+        // From here on nothing is made for it.
+        let snapshot = self.0.writer.snapshot();
+        let is_stale = snapshot.ledger.allocation(id).is_some_and(|known| known.state == State::Stale);
+        if !is_stale {
+            return Err(DropError::Returned);
+        }
+        let Some(mut server) = self.server_of(object).await? else {
+            self.record_gone(id, object.clone()).await?;
+            return Ok(Dropped::Gone);
+        };
+        let dropped = server.drop_object(id, object, name).await;
+        let left = match &dropped {
+            Ok(Dropped::Dropped | Dropped::Gone) => server.find(id, object).await.ok(),
+            _ => None,
+        };
+        server.close().await;
+        if left.is_some_and(|left| left.is_empty()) {
+            self.record_gone(id, object.clone()).await?;
+        }
+        Ok(dropped?)
+    }
+
+    /// A session with the very server that has an object, in the database where its name means something; none when that
+    /// database is gone, and a schema with it.
+    async fn server_of(&self, object: &DatabaseObject) -> Result<Option<Server>, DatabaseError> {
         let (environment, address) = (self.0.environment.clone(), object.address.clone());
         let place = tokio::task::spawn_blocking(move || environment.place_at(&address)).await;
         let place = place.unwrap_or(Err(PlaceError::ShuttingDown))?;
@@ -390,22 +441,28 @@ impl Databases {
             return Err(DatabaseError::AnotherServer { address: object.address.clone() });
         }
         if object.name.schema.is_none() {
-            return Ok(maintenance);
+            return Ok(Some(maintenance));
         }
         maintenance.close().await;
-        let server = Server::connect(&place, object.name.database.as_str()).await?;
-        if server.identifier == object.server {
-            Ok(server)
-        } else {
-            Err(DatabaseError::AnotherServer { address: object.address.clone() })
+        match Server::connect(&place, object.name.database.as_str()).await {
+            Ok(server) if server.identifier == object.server => Ok(Some(server)),
+            Ok(_) => Err(DatabaseError::AnotherServer { address: object.address.clone() }),
+            Err(DatabaseError::NoDatabase { .. }) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 }
 
-/// What became of an intent.
-enum Outcome {
-    /// It is there.
-    Made,
-    /// Something else bears the name, and nothing of ours is left.
-    NotOurs,
+/// Why something could not be dropped.
+#[derive(Debug, thiserror::Error)]
+pub enum DropError {
+    /// The server failed, or can't be asked.
+    #[error("{0}")]
+    Server(#[from] DatabaseError),
+    /// The registry could not be written.
+    #[error("{0}")]
+    Registry(#[from] WriteError),
+    /// The worktree is not proven removed any more.
+    #[error("its worktree is back")]
+    Returned,
 }

@@ -10,9 +10,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Error, Row as _};
 
 use super::error::{DatabaseError, Step};
 use super::place::Place;
-use crate::domain::database_objects::{
-    DatabaseObject, ObjectName, ServerAddress, SystemIdentifier, draft_name, marker,
-};
+use crate::domain::database_objects::{ObjectName, ServerAddress, SystemIdentifier, draft_name, marker};
 use crate::domain::identity::AllocationId;
 use crate::domain::names::{DatabaseName, SchemaName};
 
@@ -60,6 +58,17 @@ pub struct FoundDatabase {
     pub is_invalid: bool,
 }
 
+/// What has the name of an allocation's object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// Nothing.
+    Absent,
+    /// What was made for it.
+    Ours,
+    /// Something else.
+    Foreign,
+}
+
 impl Server {
     /// Connects to a database of the server at `place`.
     pub async fn connect(place: &Place, database: &str) -> Result<Self, DatabaseError> {
@@ -80,6 +89,24 @@ impl Server {
     /// Ends the session. A server that does not take leave is left.
     pub async fn close(self) {
         drop(tokio::time::timeout(TO_CONNECT, self.connection.close()).await);
+    }
+
+    /// Whether an allocation's object is there, as a whole, or something else in its place.
+    pub async fn existing(&mut self, id: AllocationId, name: &ObjectName) -> Result<Existing, DatabaseError> {
+        let comment = match &name.schema {
+            Some(schema) => self.schema_comment(schema).await?,
+            None => {
+                let found = self.database(&name.database).await?;
+                // One that is half-removed is as good as none.
+                let whole = found.filter(|it| !it.is_invalid || it.comment.as_ref() != Some(&marker(id)));
+                whole.map(|found| found.comment)
+            }
+        };
+        Ok(match comment {
+            None => Existing::Absent,
+            Some(Some(comment)) if comment == marker(id) => Existing::Ours,
+            Some(_) => Existing::Foreign,
+        })
     }
 
     /// Makes what is to be there for an allocation, unless it is there. It can be called again after any interruption.
@@ -201,7 +228,7 @@ impl Server {
     }
 
     /// Runs a statement that may take as long as a copy does.
-    async fn long(&mut self, sql: String) -> Result<(), DatabaseError> {
+    pub(super) async fn long(&mut self, sql: String) -> Result<(), DatabaseError> {
         self.execute("SET statement_timeout = '30min'".to_owned(), TO_ANSWER).await?;
         self.execute(sql, TO_COPY).await?;
         self.execute("SET statement_timeout = '15s'".to_owned(), TO_ANSWER).await
@@ -216,33 +243,6 @@ impl Server {
             }
             _ => Ok(()),
         }
-    }
-
-    /// What is there of an object: in words, as `the database shop-10000`; none if nothing is.
-    pub async fn left_of(
-        &mut self,
-        id: AllocationId,
-        object: &DatabaseObject,
-    ) -> Result<Option<String>, DatabaseError> {
-        let marker = marker(id);
-        let (is_there, working) = match &object.name.schema {
-            Some(schema) => {
-                let comment = self.schema_comment(schema).await?.flatten();
-                (comment.as_ref() == Some(&marker), schema.as_str())
-            }
-            None => {
-                let found = self.database(&object.name.database).await?;
-                let draft = draft_name(id);
-                if let Some(draft) = &draft
-                    && (self.database(draft).await?.is_some() || self.is_worked_on(draft.as_str()).await?)
-                {
-                    return Ok(Some(format!("the half-made database {draft}")));
-                }
-                (found.is_some_and(|found| found.comment.as_ref() == Some(&marker)), "")
-            }
-        };
-        let is_worked_on = !working.is_empty() && self.is_worked_on(&marker).await?;
-        Ok((is_there || is_worked_on).then(|| object.name.to_string()))
     }
 
     /// The comment on a schema, where there is the schema.
@@ -288,15 +288,39 @@ impl Server {
 
     /// Whether a statement that names `text` still runs in another session: one whose client is gone ends only when it is
     /// done.
-    async fn is_worked_on(&mut self, text: &str) -> Result<bool, DatabaseError> {
+    pub(super) async fn is_worked_on(&mut self, text: &str) -> Result<bool, DatabaseError> {
         let sql = "SELECT 1 FROM pg_stat_activity
                    WHERE pid <> pg_backend_pid() AND state = 'active' AND strpos(query, $1) > 0 LIMIT 1";
         Ok(self.optional_row(sql, text).await?.is_some())
     }
 
-    async fn optional_row(&mut self, sql: &'static str, text: &str) -> Result<Option<PgRow>, DatabaseError> {
+    pub(super) async fn optional_row(
+        &mut self,
+        sql: &'static str,
+        text: &str,
+    ) -> Result<Option<PgRow>, DatabaseError> {
         let question = sqlx::query(sql).bind(text).fetch_optional(&mut self.connection);
         bounded(&self.address, TO_ANSWER, question).await
+    }
+
+    /// The first column of every row, as text.
+    pub(super) async fn texts(
+        &mut self,
+        sql: &'static str,
+        text: &str,
+    ) -> Result<Vec<String>, DatabaseError> {
+        let question = sqlx::query(sql).bind(text).fetch_all(&mut self.connection);
+        let rows = bounded(&self.address, TO_ANSWER, question).await?;
+        let texts: Result<_, Error> = rows.iter().map(|row| row.try_get(0)).collect();
+        texts.map_err(|error| self.failed(error))
+    }
+
+    pub(super) async fn execute_short(&mut self, sql: String) -> Result<(), DatabaseError> {
+        self.execute(sql, TO_ANSWER).await
+    }
+
+    pub(super) async fn execute_long(&mut self, sql: String) -> Result<(), DatabaseError> {
+        self.execute(sql, TO_COPY).await
     }
 
     async fn execute(&mut self, sql: String, within: Duration) -> Result<(), DatabaseError> {
@@ -304,11 +328,11 @@ impl Server {
         bounded(&self.address, within, statement).await.map(drop)
     }
 
-    fn foreign(&self, name: &ObjectName) -> DatabaseError {
+    pub(super) fn foreign(&self, name: &ObjectName) -> DatabaseError {
         DatabaseError::Foreign { address: self.address.clone(), object: name.to_string() }
     }
 
-    fn failed(&self, error: Error) -> DatabaseError {
+    pub(super) fn failed(&self, error: Error) -> DatabaseError {
         DatabaseError::of(&self.address, error)
     }
 }

@@ -39,6 +39,7 @@ impl Service {
         })?;
         if !force {
             self.refuse_while_volumes_exist(&known).await?;
+            self.refuse_while_its_database_exists(&known).await?;
         }
         let root = known.path.clone();
         let (main_root, common_dir) = snapshot
@@ -140,5 +141,19 @@ impl Service {
                 Err(refusal(format!("the container engine can't say whether its volume exists ({why})")))
             }
         }
+    }
+
+    /// What somebody else has under the worktree's name is a reason to move it, and none to stay.
+    async fn refuse_while_its_database_exists(&self, allocation: &Allocation) -> Result<(), Problem> {
+        let exists = match self.0.databases.own_left_of(allocation).await {
+            Ok(None) => return Ok(()),
+            Ok(Some(left)) => format!("{left} exists"),
+            Err(why) => why.to_string(),
+        };
+        Err(Problem::new(
+            ProblemType::VolumeExists,
+            format!("offset {} of {} is not changed: {exists}", allocation.offset, allocation.path.display()),
+            "`--force` moves the worktree and leaves the data where it is",
+        ))
     }
 }

@@ -16,7 +16,7 @@ use wtd_protocol::{Change, ChangeKind, PassedOver, State};
 
 use crate::domain::allocation::{Allocation, DatabaseVolume, Ending, Moment, Port, Repository};
 use crate::domain::allocator::Obstacle;
-use crate::domain::database_objects::{DatabaseObject, ObjectName, ServerAddress, SystemIdentifier};
+use crate::domain::database_objects::{DatabaseObject, ObjectName, ServerAddress, Stage, SystemIdentifier};
 use crate::domain::identity::{AllocationId, FileIdentity, RepositoryId};
 use crate::domain::names::{DatabaseName, NameError, SchemaName, VolumeName};
 use crate::domain::offset::Offset;
@@ -60,6 +60,12 @@ fn identity(row: &SqliteRow) -> Result<FileIdentity, Error> {
         inode: row.try_get::<i64, _>("inode")?.cast_unsigned(),
         born_ns: row.try_get("born_ns")?,
     })
+}
+
+/// A word that stands for one of several values.
+fn word<T>(row: &SqliteRow, column: &str, from_word: impl Fn(&str) -> Option<T>) -> Result<T, Error> {
+    let word: &str = row.try_get(column)?;
+    from_word(word).ok_or_else(|| foreign(column, word))
 }
 
 /// A name of a validated type; none where the column is NULL.
@@ -120,7 +126,7 @@ pub(super) fn objects(rows: &[SqliteRow]) -> Result<Objects, Error> {
             },
             server: SystemIdentifier(row.try_get("server")?),
             address: ServerAddress { host: row.try_get("host")?, port: row.try_get("port")? },
-            made: row.try_get("made")?,
+            stage: word(row, "stage", Stage::from_word)?,
         };
         objects.entry(AllocationId(uuid(row, "allocation")?)).or_default().push(object);
     }
@@ -140,11 +146,9 @@ pub(super) fn allocation(
     let own = current.remove(wtd_protocol::variable::DB_VOLUME).map(DatabaseVolume::Own);
     let shared = name(row, "shared_volume")?.map(DatabaseVolume::Shared);
     let volume = shared.or(own).ok_or_else(|| foreign("id", "no DB_VOLUME"))?;
-    let mode: &str = row.try_get("mode")?;
     let variable = |(name, volume): (String, VolumeName)| {
         Variable::new(&name).map(|name| (name, volume)).map_err(|why| foreign("variable", why))
     };
-    let state: &str = row.try_get("state")?;
     let ending: Option<&str> = row.try_get("ending")?;
     let passed_over: Vec<PassedOver> = json(row, "passed_over")?;
     Ok(Allocation {
@@ -159,7 +163,7 @@ pub(super) fn allocation(
         offset: Offset(row.try_get("offset")?),
         ports: ports.get(&id).cloned().unwrap_or_default(),
         project: row.try_get("project")?,
-        mode: DatabaseMode::from_word(mode).ok_or_else(|| foreign("mode", mode))?,
+        mode: word(row, "mode", DatabaseMode::from_word)?,
         volume,
         volumes: current.into_iter().map(variable).collect::<Result<_, _>>()?,
         former_volumes: volumes.former.clone(),
@@ -168,7 +172,7 @@ pub(super) fn allocation(
         template: name(row, "template")?,
         objects: objects.get(&id).cloned().unwrap_or_default(),
         compose_project: name(row, "compose_project")?,
-        state: State::from_word(state).ok_or_else(|| foreign("state", state))?,
+        state: word(row, "state", State::from_word)?,
         reason: row.try_get("reason")?,
         since: Moment(row.try_get("since")?),
         created: Moment(row.try_get("created")?),
@@ -302,7 +306,7 @@ async fn put_objects(
 ) -> Result<(), Error> {
     for object in &allocation.objects {
         sqlx::query(
-            "INSERT INTO database_objects (allocation, database, schema, server, host, port, made)
+            "INSERT INTO database_objects (allocation, database, schema, server, host, port, stage)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )
         .bind(id)
@@ -311,7 +315,7 @@ async fn put_objects(
         .bind(object.server.0)
         .bind(&object.address.host)
         .bind(object.address.port)
-        .bind(object.made)
+        .bind(object.stage.as_str())
         .execute(&mut *connection)
         .await?;
     }

@@ -13,7 +13,7 @@ use wtd_protocol::{ChangeKind, State};
 use super::{Registry, StoreError, open};
 use crate::domain::allocation::{Allocation, DatabaseVolume, Ending, Moment, Port, Repository};
 use crate::domain::allocator::Obstacle;
-use crate::domain::database_objects::{DatabaseObject, ObjectName, ServerAddress, SystemIdentifier};
+use crate::domain::database_objects::{DatabaseObject, ObjectName, ServerAddress, Stage, SystemIdentifier};
 use crate::domain::draft::Record;
 use crate::domain::identity::{AllocationId, FileIdentity, RepositoryId};
 use crate::domain::ledger::Ledger;
@@ -67,7 +67,7 @@ fn allocation(repository: RepositoryId, offset: u16) -> Allocation {
             },
             server: SystemIdentifier(i64::MIN),
             address: ServerAddress { host: "localhost".into(), port: 5432 },
-            made: offset == 0,
+            stage: if offset == 0 { Stage::Made } else { Stage::Foreign },
         }],
         compose_project: Some(names::compose_project("main", offset)),
         state: State::Active,
