@@ -4,10 +4,9 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::harness::{Ran, Sandbox, Shown, Terminal, Variables, require};
+use crate::harness::{Sandbox, Terminal, Variables, require};
 use crate::shells::{HOSTILE, hostile_worktrees, pwned};
 
 /// The shells that have a hook.
@@ -69,33 +68,6 @@ pub(crate) fn assert_outside(terminal: &mut Terminal<'_>, before: &Variables) {
     assert!(forget_the_hooks_own(&mut environment), "the hook is active");
     forget_the_hooks_own(&mut before);
     assert_eq!(environment, before);
-}
-
-/// A client in whose place the hook runs a script that counts how often it is run.
-struct Counted {
-    rc: String,
-    count: PathBuf,
-}
-
-impl Counted {
-    fn new(sandbox: &Sandbox, shell: &str) -> Self {
-        let (script, count) = (sandbox.path("counting-client"), sandbox.path("count"));
-        let program = Sandbox::program("wtd-client");
-        let program = program.to_str().unwrap();
-        fs::write(&script, format!("#!/bin/sh\necho >>{}\nexec {program} \"$@\"\n", count.display()))
-            .unwrap();
-        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
-        let code = sandbox.client(["--timeout", "20s", "hook", shell]).quiet();
-        assert!(code.contains(program), "the program is named by its path: {code}");
-        Self { rc: code.replace(program, script.to_str().unwrap()), count }
-    }
-
-    /// How often the client was run since the last look.
-    fn take(&self) -> usize {
-        let count = fs::read(&self.count).map_or(0, |bytes| bytes.len());
-        drop(fs::remove_file(&self.count));
-        count
-    }
 }
 
 #[test]
@@ -174,86 +146,6 @@ fn the_variables_follow_the_directory_and_what_was_before_comes_back() {
         assert_outside(&mut terminal, &before);
         drop(daemon);
         assert_eq!(pwned(sandbox.root()), Vec::<PathBuf>::new());
-    }
-}
-
-#[test]
-fn no_process_is_started_unless_the_directory_has_changed() {
-    for shell in shells() {
-        let sandbox = Sandbox::new();
-        let daemon = sandbox.daemon();
-        let repo = sandbox.repo("app");
-        daemon.put(&repo.path);
-        let one = repo.add("one");
-        fs::create_dir(one.join("below")).unwrap();
-        daemon.await_agreement(&repo);
-        let counted = Counted::new(&sandbox, shell);
-
-        let mut terminal = Terminal::start(&sandbox, shell, &counted.rc, &one);
-        assert_eq!(counted.take(), 1, "{shell}: at the start");
-        for line in ["true", "", "cd .", "cd below; cd ..", "ls >/dev/null"] {
-            counted.take();
-            terminal.quiet(line);
-            // In one line fish and zsh follow at once, and bash at the prompt.
-            let most = if line.contains("below") { 2 } else { 0 };
-            assert!(counted.take() <= most, "{shell}: {line}");
-        }
-        for directory in [repo.path.as_path(), &one, &one.join("below"), sandbox.root(), Path::new("/")] {
-            terminal.quiet(&format!("cd {}", directory.display()));
-            assert_eq!(counted.take(), 1, "{shell}: into {}", directory.display());
-            terminal.quiet("true");
-            assert_eq!(counted.take(), 0, "{shell}: in {}", directory.display());
-        }
-
-        // Where nothing can be had, there is one more attempt, and then none until the directory changes.
-        daemon.kill9();
-        repo.git(["worktree", "add", "-q", "../two"]);
-        terminal.quiet(&format!("cd {}", sandbox.path("two").display()));
-        terminal.quiet("true");
-        assert_eq!(counted.take(), 2, "{shell}: two attempts");
-        terminal.quiet("true");
-        assert_eq!(counted.take(), 0, "{shell}: and no more");
-        terminal.quiet(&format!("cd {}", one.display()));
-        assert_eq!(counted.take(), 1, "{shell}: the allocation file answers");
-    }
-}
-
-#[test]
-fn the_second_attempt_has_the_answer_of_a_daemon_that_is_back() {
-    for shell in shells() {
-        let sandbox = Sandbox::new();
-        let repo = sandbox.repo("app");
-        let mut terminal = Terminal::start(&sandbox, shell, &line(shell), sandbox.root());
-        terminal.quiet(&format!("cd {}", repo.path.display()));
-        let _daemon = sandbox.daemon();
-        terminal.quiet("true");
-        assert_eq!(terminal.variable("PORT_OFFSET"), Some("0".into()), "{shell}");
-    }
-}
-
-#[test]
-fn a_daemon_that_hangs_costs_two_short_waits_in_a_directory() {
-    for shell in shells() {
-        let sandbox = Sandbox::new();
-        let daemon = sandbox.daemon();
-        let repo = sandbox.repo("app");
-        daemon.put(&repo.path);
-        repo.git(["worktree", "add", "-q", "../two"]);
-        daemon.await_agreement(&repo);
-        let file = repo.git_dir(&sandbox.path("two")).join("wtd.json");
-        crate::harness::until("the allocation file is there", || file.is_file(), |there| *there);
-        let counted = Counted::new(&sandbox, shell);
-        let rc = counted.rc.replace("20000ms", "1ms");
-        let mut terminal = Terminal::start(&sandbox, shell, &rc, sandbox.root());
-        daemon.sigstop();
-        fs::remove_file(file).unwrap();
-        counted.take();
-        terminal.quiet(&format!("cd {}", sandbox.path("two").display()));
-        for _ in 0..3 {
-            terminal.quiet("true");
-        }
-        assert_eq!(counted.take(), 2, "{shell}");
-        daemon.sigcont();
     }
 }
 
@@ -397,33 +289,4 @@ fn a_memory_from_elsewhere_runs_nothing_and_sets_nothing_foreign() {
         }
         assert_eq!(pwned(sandbox.root()), Vec::<PathBuf>::new(), "{shell}");
     }
-}
-
-#[test]
-fn what_the_daemon_refuses_is_told_once() {
-    for shell in shells() {
-        // No offset is left from the beginning.
-        let sandbox =
-            Sandbox::with_config("engine = \"none\"\nprobe = false\nreserved_ports = [\"1024-65535\"]\n");
-        let _daemon = sandbox.daemon();
-        let repo = sandbox.repo("app");
-        let mut terminal = Terminal::start(&sandbox, shell, &line(shell), sandbox.root());
-        let shown = terminal.run(&format!("cd {}", repo.path.display()));
-        assert!(shown.text.starts_with("wtd-client: hook: "), "{shown:?}");
-        assert_eq!(shown.text.lines().count(), 1, "{shown:?}");
-        assert_eq!(terminal.run("true"), Shown { text: String::new(), status: 0 });
-        assert_eq!(terminal.variable("PORT_OFFSET"), None);
-    }
-}
-
-#[test]
-fn a_shell_without_a_hook_is_refused_in_one_line() {
-    let sandbox = Sandbox::new();
-    for (shell, words) in
-        [("tcsh", "nothing can be quoted safely"), ("csh", "csh"), ("nu", "bash"), ("x", "zsh")]
-    {
-        let line = sandbox.client(["hook", shell]).fails(2);
-        assert!(line.contains(words), "{line}");
-    }
-    Ran::of(&mut sandbox.client_command(["hook"])).fails(2);
 }

@@ -109,6 +109,12 @@ fn other_prompt_commands_of_bash_are_run_and_see_the_exit_status() {
         format!("PROMPT_COMMAND=(true note)\n{hook}\n{hook}"),
         format!("{hook}\nPROMPT_COMMAND=\"$PROMPT_COMMAND; note\""),
         format!("{hook}\nPROMPT_COMMAND+=(note)\n{hook}"),
+        // As starship does it: it runs what was there, and then asks for the status.
+        format!(
+            "{hook}\nothers=$PROMPT_COMMAND\nwith_status() {{ return $1; }}\n\
+             precmd() {{ local ended=$?; with_status $ended; eval \"$others\"; with_status $ended; note; }}\n\
+             PROMPT_COMMAND=(precmd ': __wtd_hook prompt')"
+        ),
         format!("PROMPT_COMMAND=note\n{hook}\n{hook}\n. \"${{BASH_SOURCE[0]}}.again\""),
     ];
     for rc in cases {
@@ -214,6 +220,34 @@ fn nothing_is_left_in_the_shell_but_the_hook_and_its_memory() {
         ];
         let foreign: Vec<_> = added.iter().filter(|n| !ours(n) && !usual.contains(&n.as_str())).collect();
         assert_eq!(foreign, Vec::<&String>::new(), "{shell}");
+    }
+}
+
+#[test]
+fn what_a_person_has_made_read_only_stays_and_the_rest_follows() {
+    for (shell, options) in
+        [("bash", ""), ("bash", "set -eu; "), ("zsh", ""), ("zsh", "setopt err_exit no_unset; ")]
+    {
+        if !require::program(shell) {
+            continue;
+        }
+        let sandbox = Sandbox::new();
+        let (_daemon, _repo, one) = worktrees(&sandbox);
+        let rc = format!(
+            "{options}export DB_VOLUME=mine\nreadonly DB_VOLUME\ntypeset -i PORT_OFFSET=7\n{}",
+            line(shell)
+        );
+        let mut terminal = Terminal::start(&sandbox, shell, &rc, sandbox.root());
+        let before = terminal.environment();
+        terminal.quiet(&format!("cd {}", one.display()));
+        for (name, value) in
+            [("DB_VOLUME", "mine"), ("PORT_OFFSET", "10000"), ("WTD_WORKTREE", one.to_str().unwrap())]
+        {
+            assert_eq!(terminal.variable(name), Some(value.into()), "{shell}");
+        }
+        terminal.quiet("cd /");
+        assert_outside(&mut terminal, &before);
+        assert_eq!(terminal.ok("echo $PORT_OFFSET"), "7");
     }
 }
 

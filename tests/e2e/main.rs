@@ -23,6 +23,8 @@ mod hook;
 #[cfg(test)]
 mod hook_beside;
 #[cfg(test)]
+mod hook_client;
+#[cfg(test)]
 mod moving;
 #[cfg(test)]
 mod offsets;

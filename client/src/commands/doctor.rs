@@ -139,9 +139,7 @@ fn hook() -> Check {
     let direnv = variable(DIRENV_DIFF).map(|record| changed_by_direnv(&record)).unwrap_or_default();
     match Hooked::of(shell) {
         _ if is_active => check(name, CheckStatus::Ok, format!("the hook is active; {has}"), ""),
-        _ if direnv.contains_key(WTD_WORKTREE) => {
-            check(name, CheckStatus::Ok, format!("{has}, by direnv"), "")
-        }
+        _ if direnv.contains(WTD_WORKTREE) => check(name, CheckStatus::Ok, format!("{has}, by direnv"), ""),
         Some(hooked) => {
             let (line, file) = hooked.rc_line();
             let detail = format!("the hook is not active in this {}; {has}", shell.name());

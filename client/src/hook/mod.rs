@@ -4,8 +4,8 @@
 //! leaving brings it back. A variable that someone sets by hand inside a worktree stays as it is there, and is
 //! restored with the others. The memory is in the environment ([`State`]), so that child shells have it too.
 //!
-//! What a `.envrc` sets is direnv's as long as direnv has it loaded, and of no concern here. direnv brings back what
-//! was before, and that may be a value of ours: it is known by what we remember.
+//! What a `.envrc` sets is direnv's as long as direnv has it loaded, and is left alone. direnv then brings back what
+//! was before, which may be a value of ours: so what we remember of the variable is kept meanwhile.
 
 mod direnv;
 mod state;
@@ -35,8 +35,8 @@ pub(crate) enum Change {
 pub(crate) struct Before<'a> {
     /// What the hook remembers; none when it has not run in this shell or an ancestor.
     pub(crate) state: Option<State>,
-    /// The variables that direnv has changed, each with what it will give back.
-    pub(crate) direnv: BTreeMap<String, Option<OsString>>,
+    /// The variables that direnv has changed.
+    pub(crate) direnv: BTreeSet<String>,
     /// Whether `env` has set the variables of the very worktree that is wanted. What was before is not known then.
     pub(crate) is_set_by_env: bool,
     /// The value of an exported variable.
@@ -56,20 +56,15 @@ pub(crate) fn follow(
     let names: BTreeSet<_> = known.keys().chain(wanted.keys()).cloned().collect();
     for name in names {
         let known = known.remove(&name);
-        let (memory, change) = match (before.direnv.get(&name), wanted.get(&name)) {
-            (Some(previous), _) => (known.and_then(|known| below_direnv(known, previous.as_ref())), None),
-            (None, Some(wanted)) => enter(wanted, known, (before.value)(&name), before.is_set_by_env),
-            (None, None) => (None, known.and_then(|known| leave(known, (before.value)(&name).as_ref()))),
+        let (memory, change) = match wanted.get(&name) {
+            _ if before.direnv.contains(&name) => (known, None),
+            Some(wanted) => enter(wanted, known, (before.value)(&name), before.is_set_by_env),
+            None => (None, known.map(leave)),
         };
         state.memories.extend(memory.map(|memory| (name.clone(), memory)));
         changes.extend(change.map(|change| (name, change)));
     }
     (state, changes)
-}
-
-/// A variable of direnv's that the hook knows: what is below is worth remembering if it is ours.
-fn below_direnv(known: Memory, previous: Option<&OsString>) -> Option<Memory> {
-    (previous == Some(&known.value)).then_some(Memory { is_below_direnv: true, ..known })
 }
 
 /// A variable that is wanted here.
@@ -81,23 +76,21 @@ fn enter(
 ) -> (Option<Memory>, Option<Change>) {
     let is_right = now.as_ref() == Some(wanted);
     match known {
-        // A value that is not ours was set by hand, unless direnv has brought it: then it is what was before.
-        Some(known) if !known.is_below_direnv || now.as_ref() == Some(&known.value) => {
-            let is_new = known.value != *wanted || known.is_below_direnv;
-            let change = (is_new && !is_right).then(|| Change::Set(wanted.clone()));
-            (Some(Memory { value: wanted.clone(), is_below_direnv: false, ..known }), change)
+        // Another value than ours was set by hand, and stays as long as ours would.
+        Some(known) => {
+            let change = (known.value != *wanted && !is_right).then(|| Change::Set(wanted.clone()));
+            (Some(Memory { value: wanted.clone(), ..known }), change)
         }
         // What `env` set is ours; what anyone else has set to the same is none of our doing.
-        _ if is_right => (is_set_by_env.then(|| Memory::new(None, wanted.clone())), None),
-        _ => {
+        None if is_right => (is_set_by_env.then(|| Memory::new(None, wanted.clone())), None),
+        None => {
             let change = if now.is_none() { Change::Take } else { Change::Set };
             (Some(Memory::new(now, wanted.clone())), Some(change(wanted.clone())))
         }
     }
 }
 
-/// What brings back a variable that is not wanted here; nothing if direnv has brought another value than ours.
-fn leave(known: Memory, now: Option<&OsString>) -> Option<Change> {
-    let is_ours = now == Some(&known.value);
-    (is_ours || !known.is_below_direnv).then(|| known.before.map_or(Change::Clear, Change::Restore))
+/// What brings back a variable that is not wanted here.
+fn leave(known: Memory) -> Change {
+    known.before.map_or(Change::Clear, Change::Restore)
 }

@@ -30,7 +30,6 @@ const MAX_BYTES: usize = 64 * 1024;
 /// | `N` | a variable's name; the next fields are about it |
 /// | `B` | its value before; absent if it was not in the environment |
 /// | `S` | the value that the hook gave it |
-/// | `D` | direnv has changed it since |
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct State {
     /// The process id of the shell in which the hook ran last.
@@ -46,14 +45,12 @@ pub(crate) struct Memory {
     pub(crate) before: Option<OsString>,
     /// The value that the hook gave it.
     pub(crate) value: OsString,
-    /// Whether direnv had another value over it when the hook looked last.
-    pub(crate) is_below_direnv: bool,
 }
 
 impl Memory {
     /// The memory of a variable that is set for the first time.
     pub(crate) const fn new(before: Option<OsString>, value: OsString) -> Self {
-        Self { before, value, is_below_direnv: false }
+        Self { before, value }
     }
 }
 
@@ -82,7 +79,6 @@ impl State {
                 }
                 (b'B', Some((_, memory))) => memory.before = Some(content),
                 (b'S', Some((_, memory))) => memory.value = content,
-                (b'D', Some((_, memory))) => memory.is_below_direnv = true,
                 _ => return None,
             }
         }
@@ -104,9 +100,6 @@ impl State {
                 put(b'B', before.as_bytes());
             }
             put(b'S', memory.value.as_bytes());
-            if memory.is_below_direnv {
-                put(b'D', b"");
-            }
         }
         let value = format!("{VERSION}:{}:{}", self.shell, STANDARD_NO_PAD.encode(bytes));
         if value.len() > MAX_BYTES {

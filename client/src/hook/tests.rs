@@ -39,7 +39,7 @@ impl Shell {
         let environment = self.environment.clone();
         let before = Before {
             state: self.state.take(),
-            direnv: self.loaded.clone().map(|(_, before)| before).unwrap_or_default(),
+            direnv: self.loaded.iter().flat_map(|(_, before)| before.keys().cloned()).collect(),
             is_set_by_env,
             value: &|name| environment.get(name).cloned(),
         };

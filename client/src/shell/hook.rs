@@ -93,11 +93,21 @@ impl Hooked {
         code
     }
 
-    /// Sets and exports a variable. It is unset first: a shell may have made it an integer, and evaluates then.
+    /// Unsets a variable, and begins a list for what is done if it could be: a person may have made it read-only, and
+    /// that it stays. A shell may also have made it an integer, and would evaluate what it is set to.
+    fn unset(self, name: &str) -> String {
+        match self {
+            Self::Bash => format!("\\builtin unset -v {name} && "),
+            // An error ends all that is evaluated.
+            Self::Zsh => format!("[[ ${{(t){name}-}} != *readonly* ]] && \\builtin unset {name} && "),
+            Self::Fish => format!("builtin set -e -g {name}; "),
+        }
+    }
+
+    /// Sets and exports a variable.
     fn set(self, name: &str, value: &OsStr) -> Vec<u8> {
         let begin = match self {
-            Self::Bash => format!("\\builtin unset -v {name}; \\builtin export {name}="),
-            Self::Zsh => format!("\\builtin unset {name}; \\builtin export {name}="),
+            Self::Bash | Self::Zsh => format!("{}\\builtin export {name}=", self.unset(name)),
             Self::Fish => format!("builtin set -g -x {name} "),
         };
         [begin.as_bytes(), &word(self.shell(), value), b"\n"].concat()
@@ -109,9 +119,8 @@ impl Hooked {
         match self {
             Self::Bash | Self::Zsh => self.set(name, value),
             Self::Fish => {
-                let begin = format!(
-                    "builtin set -e -g {name}; builtin set -q -x {name}; and builtin test \"${name}\" = "
-                );
+                let begin =
+                    format!("{}builtin set -q -x {name}; and builtin test \"${name}\" = ", self.unset(name));
                 let value = word(self.shell(), value);
                 [begin.as_bytes(), &value, b"; or builtin set -g -x ", name.as_bytes(), b" ", &value, b"\n"]
                     .concat()
@@ -140,17 +149,18 @@ impl Hooked {
 
     /// Unsets a variable, and brings back the value that was kept aside.
     fn clear(self, name: &str) -> Vec<u8> {
+        let unset = self.unset(name);
         match self {
             Self::Bash => format!(
-                "\\builtin unset -v {name}; [[ -z ${{__wtd_was_{name}+x}} ]] || \
+                "{unset}[[ -n ${{__wtd_was_{name}+x}} ]] && \
                  {{ {name}=$__wtd_was_{name}; \\builtin unset -v __wtd_was_{name}; }}\n"
             ),
             Self::Zsh => format!(
-                "\\builtin unset {name}; [[ -z ${{__wtd_was_{name}+x}} ]] || \
+                "{unset}[[ -n ${{__wtd_was_{name}+x}} ]] && \
                  {{ \\builtin typeset -g {name}=\"$__wtd_was_{name}\"; \\builtin unset __wtd_was_{name} }}\n"
             ),
             Self::Fish => format!(
-                "builtin set -e -g {name}; builtin set -q -g __wtd_was_{name}; \
+                "{unset}builtin set -q -g __wtd_was_{name}; \
                  and builtin set -g {name} $__wtd_was_{name}; and builtin set -e -g __wtd_was_{name}\n"
             ),
         }

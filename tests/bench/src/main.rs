@@ -6,6 +6,7 @@
 
 mod clients;
 mod daemon;
+mod hook;
 mod http;
 mod load;
 mod machine;
@@ -78,6 +79,7 @@ fn main() -> anyhow::Result<()> {
         static_noop: arguments.static_noop.as_deref(),
     };
     processes::measure(&mut report, &programs, &contenders, scratch.path(), effort)?;
+    hook::measure(&mut report, &programs, scratch.path(), effort)?;
     load::measure_answers(&mut report, &programs, scratch.path(), effort)?;
     load::measure_allocations(&mut report, &programs, scratch.path(), effort)?;
     watching::measure(&mut report, &programs, scratch.path(), effort)?;
