@@ -207,7 +207,7 @@ pub enum ChangeKind {
     Allocated,
     /// The worktree, its repository or a name moved; the offset stays.
     Moved,
-    /// Ports, volumes or names changed with the configuration; the offset stays.
+    /// Ports, volumes or names changed with the configuration, or the worktree's database was made; the offset stays.
     Configured,
     /// The worktree can't be seen any more.
     Missing,

@@ -323,6 +323,7 @@ fn what_happened(before: Option<&Allocation>, after: &Allocation) -> Option<Chan
         || before.volumes != after.volumes
         || before.database != after.database
         || before.schema != after.schema
+        || before.has_wanted_object() != after.has_wanted_object()
         || before.compose_project != after.compose_project
         || before.project != after.project
         || before.warnings != after.warnings;

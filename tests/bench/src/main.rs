@@ -6,6 +6,7 @@
 
 mod clients;
 mod daemon;
+mod databases;
 mod hook;
 mod http;
 mod load;
@@ -83,6 +84,7 @@ fn main() -> anyhow::Result<()> {
     load::measure_answers(&mut report, &programs, scratch.path(), effort)?;
     load::measure_allocations(&mut report, &programs, scratch.path(), effort)?;
     watching::measure(&mut report, &programs, scratch.path(), effort)?;
+    databases::measure(&mut report, &programs, scratch.path(), effort)?;
     scale::measure(&mut report, &programs, scratch.path(), effort)?;
 
     report.print_summary();
