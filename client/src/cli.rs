@@ -59,6 +59,8 @@ pub(crate) enum Command {
     Reassign(ReassignArgs),
     /// Tell whether the shell's variables are this worktree's
     Check(CheckArgs),
+    /// Trust the templates and files of a repository's wtd.toml, after a question
+    Trust(TrustArgs),
     /// Show how the daemon fares
     Status(JsonArgs),
     /// Follow the changes of allocations until interrupted
@@ -86,6 +88,7 @@ impl Command {
             Self::Forget(_) => "forget",
             Self::Reassign(_) => "reassign",
             Self::Check(_) => "check",
+            Self::Trust(_) => "trust",
             Self::Status(_) => "status",
             Self::Events(_) => "events",
             Self::Reload(_) => "reload",
@@ -116,6 +119,13 @@ pub(crate) struct EnvArgs {
     /// Fail with exit code 3 outside of a worktree, instead of printing nothing
     #[arg(long)]
     pub(crate) strict: bool,
+    /// Print nothing, and keep the variables in a marked block of FILE, which is in the worktree; whatever else is in
+    /// FILE stays as it is
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = ["shell", "format"])]
+    pub(crate) write: Option<PathBuf>,
+    /// Have git ignore FILE, by an entry in the repository's info/exclude
+    #[arg(long, requires = "write")]
+    pub(crate) exclude: bool,
 }
 
 /// How `env` writes variables.
@@ -209,6 +219,23 @@ pub(crate) struct CheckArgs {
     /// A path in the worktree [default: the working directory]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) path: Option<PathBuf>,
+}
+
+// Arguments of `trust`.
+#[derive(Debug, Args)]
+pub(crate) struct TrustArgs {
+    /// A path in the worktree [default: the working directory]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) path: Option<PathBuf>,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// Only show what takes trust, and whether it has it
+    #[arg(long, conflicts_with_all = ["yes", "revoke"])]
+    pub(crate) show: bool,
+    /// Trust nothing of this repository any more; files stay as they are
+    #[arg(long, conflicts_with = "yes")]
+    pub(crate) revoke: bool,
 }
 
 // Arguments of verbs that only know `--json`.

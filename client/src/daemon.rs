@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use wtd_protocol::requests::{ForgetRequest, Forgotten, PathRequest, ReassignRequest, Reloaded};
+use wtd_protocol::requests::{
+    ForgetRequest, Forgotten, PathRequest, ReassignRequest, Reloaded, Revoked, Trust, TrustRequest,
+};
 use wtd_protocol::{Allocation, Health, Problem, ProblemType, Repository, routes, socket};
 
 use crate::cli::DaemonArgs;
@@ -130,6 +132,28 @@ impl Daemon {
     pub(crate) fn reload(&self) -> Result<Reloaded, Error> {
         let nothing = serde_json::Map::new();
         parsed(&self.ask(&with_body("POST", routes::RELOAD, &nothing)?, &mut || {})?)
+    }
+
+    /// What the configuration of the worktree that holds `path` declares that takes trust.
+    pub(crate) fn trust(&self, path: &Path) -> Result<Trust, Error> {
+        let PathRequest { path, path_base64 } = PathRequest::of(path);
+        // Where the text is not exact, only the exact form is sent.
+        let query = match path_base64 {
+            Some(exact) => format!("path_base64={}", percent_encoded(&exact)),
+            None => format!("path={}", percent_encoded(&path)),
+        };
+        self.get(&format!("{}?{query}", routes::TRUST))
+    }
+
+    /// Trusts the content with this hash, if the worktree that holds `path` still has it.
+    pub(crate) fn put_trust(&self, path: &Path, sha256: &str) -> Result<Trust, Error> {
+        let body = TrustRequest { path: PathRequest::of(path), sha256: sha256.to_owned() };
+        parsed(&self.ask(&with_body("PUT", routes::TRUST, &body)?, &mut || {})?)
+    }
+
+    /// Trusts nothing of the repository that holds `path` any more.
+    pub(crate) fn revoke_trust(&self, path: &Path) -> Result<Revoked, Error> {
+        parsed(&self.ask(&with_body("DELETE", routes::TRUST, &PathRequest::of(path))?, &mut || {})?)
     }
 
     /// How the daemon fares.
@@ -273,6 +297,21 @@ fn with_body(method: &'static str, target: &str, body: &impl Serialize) -> Resul
     let body = serde_json::to_vec(body)
         .map_err(|error| Error::failed(format!("the request is no JSON: {error}"), "report this defect"))?;
     Ok(Request { method, target: target.to_owned(), last_event: None, body })
+}
+
+/// A text as the value of a query (RFC 3986, 2.1 and 2.3).
+fn percent_encoded(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            // Writing into a string can't fail.
+            write!(encoded, "%{byte:02X}").ok();
+        }
+    }
+    encoded
 }
 
 /// The answer's value.

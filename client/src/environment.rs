@@ -21,6 +21,8 @@ pub(crate) struct Environment {
     pub(crate) worktree: PathBuf,
     /// The variables by name.
     pub(crate) variables: BTreeMap<String, OsString>,
+    /// Whether the worktree's configuration has more that nobody has trusted yet.
+    pub(crate) untrusted: bool,
 }
 
 impl Environment {
@@ -35,7 +37,8 @@ impl Environment {
         match daemon.allocation(&path, meanwhile) {
             Ok(allocation) => {
                 let worktree = allocation.path().map_err(untrusted)?;
-                Self::checked(worktree, allocation.variables)
+                let environment = Self::checked(worktree, allocation.variables)?;
+                Ok(Self { untrusted: allocation.untrusted, ..environment })
             }
             Err(Error::Unreachable(unreachable)) => Self::from_file(&path, unreachable),
             Err(error) if error.exit_code() == 4 => {
@@ -75,7 +78,7 @@ impl Environment {
         if let Some(value) = variables.get_mut(WTD_WORKTREE) {
             worktree.as_os_str().clone_into(value);
         }
-        Ok(Self { worktree, variables })
+        Ok(Self { worktree, variables, untrusted: false })
     }
 
     /// The value of `name`.

@@ -11,6 +11,7 @@
 //! | [`start`], [`fallback`] | when no daemon answers |
 //! | [`hook`] | what the shell hook changes, and what it remembers |
 //! | [`shell`], [`dotenv`] | variables in the words of those who read them |
+//! | [`git`] | what git says of a file |
 //! | [`output`], [`table`], [`error`] | what people see |
 
 mod cli;
@@ -23,6 +24,7 @@ mod environment;
 mod error;
 mod events;
 mod fallback;
+mod git;
 mod hook;
 mod output;
 mod shell;
@@ -74,6 +76,7 @@ fn run(args: &DaemonArgs, command: &Command) -> Result<bool, Error> {
         Command::Forget(args) => commands::forget::run(&daemon(PATIENCE), args),
         Command::Reassign(args) => commands::reassign::run(&daemon(ENGINE_PATIENCE), args),
         Command::Check(args) => commands::check::run(&daemon(PATIENCE), args),
+        Command::Trust(args) => commands::trust::run(&daemon(ENGINE_PATIENCE), args),
         Command::Status(args) => commands::status::run(daemon(PATIENCE), args),
         Command::Events(args) => commands::events::run(&daemon(PATIENCE), args),
         Command::Reload(args) => commands::reload::run(daemon(RELOAD_PATIENCE), args),

@@ -49,6 +49,12 @@ pub(crate) fn error(verb: &str, error: &Error) {
     drop(io::stderr().write_all(text.as_bytes()));
 }
 
+/// Writes a note as one line on standard error: something to know beside what was done.
+pub(crate) fn note(verb: &str, note: &str) {
+    let text = format!("wtd-client: {verb}: {}\n", Printable(note));
+    drop(io::stderr().write_all(text.as_bytes()));
+}
+
 /// Writes what clap has to say: help and version on standard output, usage errors on standard error.
 pub(crate) fn usage(error: &clap::Error) -> Result<(), Error> {
     if !error.use_stderr() {

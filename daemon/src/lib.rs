@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod databases;
 pub mod domain;
 pub mod engine;
+pub mod env_files;
 pub mod git;
 pub mod http;
 pub mod listeners;

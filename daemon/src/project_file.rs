@@ -1,8 +1,9 @@
 //! `wtd.toml`: what a repository declares about its worktrees' ports, volumes and database.
 //!
 //! The file comes from a repository, so it is read as a stranger's: with bounds, and only where it is a file of
-//! that repository. It declares numbers and names; nothing in it can run. Whatever is wrong in it is a line
-//! among the project's warnings, and what is right in it is used.
+//! that repository. It declares numbers and names, which nothing can run by; and templates and files, which do
+//! nothing before a person has trusted the file's content (`domain::trust`). Whatever is wrong in it is a line among
+//! the project's warnings, and what is right in it is used.
 
 mod parsing;
 
@@ -20,24 +21,36 @@ pub const FILE_NAME: &str = "wtd.toml";
 /// worktree's, else (there is no main worktree in a bare repository) in the common dir's; else the built-in
 /// values. A file that can't be read or understood gives the built-in values as well, and a warning.
 pub fn load(root: &Path, main_root: Option<&Path>, common_dir: &Path) -> Project {
+    load_with_file(root, main_root, common_dir).0
+}
+
+/// As [`load`], with the file that it was, if there is one.
+pub fn load_with_file(
+    root: &Path,
+    main_root: Option<&Path>,
+    common_dir: &Path,
+) -> (Project, Option<PathBuf>) {
     let built_in = Project::named(&directory_name(common_dir, main_root));
     let elsewhere = main_root.unwrap_or(common_dir);
     for directory in [Some(root), (elsewhere != root).then_some(elsewhere)].into_iter().flatten() {
         let file = directory.join(FILE_NAME);
         match read(directory, &file) {
             Ok(None) => {}
-            Ok(Some(bytes)) => return parsing::parse(built_in, &file, &bytes),
+            Ok(Some(bytes)) => {
+                let project = parsing::parse(built_in, &file, &bytes);
+                return (project, Some(file));
+            }
             Err(unread) => {
                 let (reason, is_unknown) = match unread {
                     Unread::Refused(reason) => (reason, false),
                     Unread::Failed(error) => (format!("it can't be read: {error}"), true),
                 };
                 let warnings = vec![format!("{}: {reason}", plain(&file.to_string_lossy()))];
-                return Project { is_unknown, warnings, ..built_in };
+                return (Project { is_unknown, warnings, ..built_in }, Some(file));
             }
         }
     }
-    built_in
+    (built_in, None)
 }
 
 /// Why a file that is there is not taken.

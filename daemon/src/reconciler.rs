@@ -15,7 +15,9 @@ use crate::domain::draft::{Record, Surroundings};
 use crate::domain::identity::{AllocationId, RepositoryId};
 use crate::domain::ledger::{Ledger, Overlap};
 use crate::domain::observation::{Claim, Observation, ObservedRepository, Presence, Recorded};
+use crate::domain::project::Project;
 use crate::domain::reconcile::{Outcome, reconcile};
+use crate::env_files::EnvFiles;
 use crate::git::files;
 use crate::git::{Fingerprint, Look, Memory, ObserveRequest, observe};
 use crate::project_file;
@@ -60,6 +62,7 @@ struct Inner {
     looks: Mutex<HashMap<PathBuf, LastLook>>,
     /// Repositories that can't be watched.
     polled: Mutex<HashSet<PathBuf>>,
+    env_files: EnvFiles,
     /// Roots of the configuration whose directories have to be searched again.
     roots: Mutex<Option<Arc<dyn RootsListener>>>,
     stale: Notify,
@@ -171,6 +174,7 @@ impl Reconciler {
             permits: Semaphore::new(AT_ONCE),
             looks: Mutex::default(),
             polled: Mutex::default(),
+            env_files: EnvFiles::default(),
             roots: Mutex::default(),
             stale: Notify::new(),
         });
@@ -192,6 +196,11 @@ impl Reconciler {
     /// The repositories that are polled.
     pub fn polled(&self) -> HashSet<PathBuf> {
         lock(&self.0.polled).clone()
+    }
+
+    /// The env files that are kept.
+    pub fn env_files(&self) -> &EnvFiles {
+        &self.0.env_files
     }
 
     /// Resolves when an allocation may have become stale.
@@ -310,7 +319,9 @@ impl Reconciler {
         let compare = move || {
             for common_dir in common_dirs {
                 let before = lock(&this.0.looks).get(&common_dir).map(|last| last.fingerprint.clone());
-                if before.is_none_or(|before| before.racy || before.again() != before) {
+                if before.is_none_or(|before| before.racy || before.again() != before)
+                    || this.env_files_differ(&common_dir)
+                {
                     this.mark(&common_dir);
                 }
             }
@@ -318,6 +329,18 @@ impl Reconciler {
         if let Err(error) = tokio::task::spawn_blocking(compare).await {
             warn!(error = &error as &dyn std::error::Error, "sweep failed");
         }
+    }
+
+    /// Whether a file that is kept for a worktree of the repository was deleted or changed.
+    fn env_files_differ(&self, common_dir: &Path) -> bool {
+        !self.0.env_files.is_empty()
+            && self
+                .0
+                .writer
+                .glance()
+                .ledger
+                .at_common_dir(common_dir)
+                .is_some_and(|known| self.0.env_files.differ(known.id))
     }
 
     /// One look and its commit; true when another look should follow soon.
@@ -358,6 +381,15 @@ impl Reconciler {
                     allocation_file::write(allocation, claim);
                 }
             });
+        }
+        if let Some(repository) = seen.repository {
+            let wanted = |(id, project)| Some((Arc::clone(after.ledger.allocation(id)?), project));
+            let wanted: Vec<_> = seen.env_files.into_iter().filter_map(wanted).collect();
+            if wanted.is_empty() {
+                self.0.env_files.keep(repository, &wanted);
+            } else {
+                tokio::task::block_in_place(|| self.0.env_files.keep(repository, &wanted));
+            }
         }
         self.notice_stale();
         debug!(look_again = seen.look_again, unsettled, "looked");
@@ -436,6 +468,8 @@ struct Seen {
     repository: Option<RepositoryId>,
     /// Each worktree that is there, with what its allocation file said.
     files: Vec<(AllocationId, Claim)>,
+    /// The worktrees that have env files kept, each with the configuration that says so.
+    env_files: Vec<(AllocationId, Arc<Project>)>,
     /// Common dirs at which a repository was, and is not any more.
     displaced: Vec<PathBuf>,
     look_again: bool,
@@ -446,11 +480,11 @@ fn decide(
     observation: &Observation,
     system: &mut impl Surroundings,
 ) -> Result<(Option<Decision>, Seen), Overlap> {
-    let Outcome { repository, ledger: after, records, sightings, unallocated, look_again } =
+    let Outcome { repository, ledger: after, records, sightings, unallocated, env_files, look_again } =
         reconcile(ledger, observation, system)?;
     let changed = records.iter().filter_map(|record| match record {
         Record::Repository(now) => ledger.repository(now.id).map(|before| (before, now)),
-        Record::Allocation { .. } => None,
+        Record::Allocation { .. } | Record::Trusted { .. } | Record::Revoked(_) => None,
     });
     let displaced = changed
         .filter(|(before, now)| before.watched && (before.common_dir != now.common_dir || !now.watched))
@@ -459,7 +493,7 @@ fn decide(
     let files = sightings.iter().map(|sighting| (sighting.id, sighting.claim.clone())).collect();
     let seen = repository.map(|id| (id, sightings, unallocated));
     let decision = Decision { ledger: after, records, seen };
-    Ok((Some(decision), Seen { repository, files, displaced, look_again }))
+    Ok((Some(decision), Seen { repository, files, env_files, displaced, look_again }))
 }
 
 /// The common dirs of the watched repositories.

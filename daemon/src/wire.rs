@@ -15,6 +15,10 @@ pub fn time(moment: Moment) -> String {
     Timestamp::from_millisecond(moment.0).unwrap_or(Timestamp::UNIX_EPOCH).to_string()
 }
 
+/// What is told of an allocation whose configuration takes trust that it doesn't have.
+const UNTRUSTED: &str =
+    "wtd.toml has templates or files that are not applied: `wtd-client trust` shows them, and asks";
+
 /// The allocation as the API shows it; `variables` only where a single worktree is asked for.
 pub fn allocation(
     allocation: &Allocation,
@@ -23,6 +27,7 @@ pub fn allocation(
 ) -> wtd_protocol::Allocation {
     let path = PathText::of(&allocation.path);
     let repository = PathText::of(common_dir);
+    let notice = allocation.untrusted.then(|| UNTRUSTED.to_owned());
     wtd_protocol::Allocation {
         id: allocation.id.to_string(),
         repository: repository.text,
@@ -48,7 +53,8 @@ pub fn allocation(
         since: time(allocation.since),
         created: time(allocation.created),
         passed_over: allocation.passed_over.iter().map(passed_over).collect(),
-        warnings: allocation.warnings.clone(),
+        warnings: allocation.warnings.iter().cloned().chain(notice).collect(),
+        untrusted: allocation.untrusted,
         variables: if with_variables { variables(allocation) } else { BTreeMap::new() },
     }
 }

@@ -36,6 +36,9 @@ pub enum ProblemType {
     /// The change would part a worktree from its data.
     #[serde(rename = "urn:wtd:problem:volume-exists")]
     VolumeExists,
+    /// The content that is to be trusted is not the one that is there.
+    #[serde(rename = "urn:wtd:problem:content-changed")]
+    ContentChanged,
     /// The registry knows nothing of what was asked.
     #[serde(rename = "urn:wtd:problem:not-registered")]
     NotRegistered,
@@ -67,7 +70,7 @@ impl ProblemType {
             Self::PathUnreadable => 422,
             Self::BadRequest | Self::UnreadableBody => 400,
             Self::Forbidden => 403,
-            Self::VolumeExists | Self::InvalidConfiguration => 409,
+            Self::VolumeExists | Self::InvalidConfiguration | Self::ContentChanged => 409,
             Self::OffsetsExhausted => 507,
             Self::RegistryUnavailable | Self::ShuttingDown => 503,
             Self::Timeout => 504,
@@ -87,6 +90,7 @@ impl ProblemType {
             Self::Forbidden => "forbidden",
             Self::OffsetsExhausted => "no offset left",
             Self::VolumeExists => "the worktree's volume exists",
+            Self::ContentChanged => "the content has changed",
             Self::NotRegistered => "not registered",
             Self::InvalidConfiguration => "the configuration is invalid",
             Self::RegistryUnavailable => "the registry can't be written",

@@ -1,5 +1,6 @@
 //! Bodies of requests and of answers that are no worktree.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -65,6 +66,53 @@ pub struct Reloaded {
     pub changed: Vec<String>,
     /// Keys whose values have changed since the daemon was started, and are not in force until it is restarted.
     pub needs_restart: Vec<String>,
+}
+
+/// What `PUT` on [`crate::routes::TRUST`] takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TrustRequest {
+    /// A path in the worktree whose configuration is meant.
+    #[serde(flatten)]
+    pub path: PathRequest,
+    /// The SHA-256 of the content that a person was shown, in hexadecimal digits. Another content is not trusted.
+    pub sha256: String,
+}
+
+/// What a worktree's configuration declares that takes trust.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Trust {
+    /// The repository's common dir.
+    pub repository: String,
+    /// The worktree's root directory; the common dir of a bare repository that was named itself.
+    pub path: String,
+    /// Exact bytes of `path` in base64, where it is not UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_base64: Option<String>,
+    /// The file that declares it; null where there is none.
+    pub file: Option<String>,
+    /// The SHA-256 of the file's content, in hexadecimal digits; null where nothing in it takes trust.
+    pub sha256: Option<String>,
+    /// Whether this content is trusted in this repository.
+    pub trusted: bool,
+    /// Variables that it sets, with their templates.
+    pub env: BTreeMap<String, String>,
+    /// Files that it has kept, relative to the worktree's root.
+    pub files: Vec<String>,
+    /// What is wrong in the file, one line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// What `DELETE` on [`crate::routes::TRUST`] came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Revoked {
+    /// The repository's common dir.
+    pub repository: String,
+    /// How many contents were trusted, and are not any more.
+    pub contents: usize,
 }
 
 /// What was, or would be, forgotten.

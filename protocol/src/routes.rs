@@ -8,6 +8,9 @@ pub const WORKTREES: &str = "/v1/worktrees";
 pub const REASSIGN: &str = "/v1/worktrees/reassign";
 /// `GET`: watched repositories; `PUT`: watch one; `DELETE`: forget one.
 pub const REPOSITORIES: &str = "/v1/repositories";
+/// `GET`: what a worktree's configuration declares that takes trust; `PUT`: trust it; `DELETE`: trust nothing of the
+/// repository any more.
+pub const TRUST: &str = "/v1/trust";
 /// `GET`: changes of allocations as server-sent events.
 pub const EVENTS: &str = "/v1/events";
 /// `GET`: what the daemon is and how it fares.

@@ -103,6 +103,9 @@ pub struct Allocation {
     /// What the worktree's configuration asks for and can't have, one line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// Whether the configuration has templates or files that are not applied, since nobody has trusted its content.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub untrusted: bool,
     /// The worktree's variables; left out in lists.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub variables: BTreeMap<String, String>,

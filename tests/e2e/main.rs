@@ -19,11 +19,15 @@ mod database_servers;
 #[cfg(test)]
 mod docs;
 #[cfg(test)]
+mod env_files;
+#[cfg(test)]
 mod hook;
 #[cfg(test)]
 mod hook_beside;
 #[cfg(test)]
 mod hook_client;
+#[cfg(test)]
+mod hostile_repositories;
 #[cfg(test)]
 mod moving;
 #[cfg(test)]
@@ -38,6 +42,8 @@ mod reload;
 mod shells;
 #[cfg(test)]
 mod topologies;
+#[cfg(test)]
+mod trust;
 #[cfg(test)]
 mod watching;
 #[cfg(test)]

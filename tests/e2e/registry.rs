@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use serde_json::json;
 use sqlx::{ConnectOptions as _, Connection as _};
 
-use crate::harness::{Daemon, Nobody, Ran, Sandbox, require};
+use crate::harness::{Daemon, Nobody, Ran, Sandbox, Tmpfs, require};
 
 /// The one line with which `wtd` refuses to start.
 #[track_caller]
@@ -210,35 +210,6 @@ fn a_state_directory_that_cannot_be_written_is_told_by_name_and_changes_nothing(
         assert_eq!(fs::read(sandbox.registry()).unwrap(), before);
     }
     fs::set_permissions(state.join("wtd"), Permissions::from_mode(0o755)).unwrap();
-}
-
-/// A small file system that is unmounted again.
-struct Tmpfs(PathBuf);
-
-impl Tmpfs {
-    fn mount(directory: &Path, size: &str) -> Self {
-        let option = format!("size={size}");
-        assert!(require::works(
-            Command::new("mount").args(["-t", "tmpfs", "-o", &option, "tmpfs"]).arg(directory)
-        ));
-        Self(directory.to_owned())
-    }
-
-    /// Takes all the room that is left.
-    fn fill(&self) -> PathBuf {
-        let filler = self.0.join("filler");
-        let ran = Ran::of(
-            Command::new("dd").args(["if=/dev/zero", "bs=1024"]).arg(format!("of={}", filler.display())),
-        );
-        assert!(ran.stderr.contains("No space left"), "{ran:#?}");
-        filler
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        require::works(Command::new("umount").arg("--lazy").arg(&self.0));
-    }
 }
 
 #[test]

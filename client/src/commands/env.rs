@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io::IsTerminal as _;
 
 use wtd_protocol::PathText;
 use wtd_protocol::variable::WTD_WORKTREE;
@@ -12,9 +13,14 @@ use crate::environment::Environment;
 use crate::error::Error;
 use crate::{dotenv, output, shell};
 
+use super::env_write;
+
 /// Prints the variables. Outside of a worktree nothing is printed, since the output is evaluated at every
 /// prompt; only `--strict` makes that an error.
 pub(crate) fn run(daemon: &Daemon, args: &EnvArgs) -> Result<(), Error> {
+    if let Some(file) = &args.write {
+        return env_write::run(daemon, args, file);
+    }
     let mut detected = None;
     let mut detect = || {
         if args.format == Format::Shell && args.shell.is_none() {
@@ -45,11 +51,23 @@ pub(crate) fn run(daemon: &Daemon, args: &EnvArgs) -> Result<(), Error> {
             .map_err(|error| Error::failed(error.to_string(), "use --format json or shell"))?,
         Format::Json => return output::json(&object(&variables)),
     };
-    output::bytes(&text)
+    output::bytes(&text)?;
+    // Whoever evaluates the output at every change of directory is not told each time.
+    if environment.untrusted && std::io::stdout().is_terminal() {
+        output::note("env", UNTRUSTED);
+    }
+    Ok(())
 }
 
+/// What is told of a configuration that nobody has trusted yet.
+pub(super) const UNTRUSTED: &str =
+    "wtd.toml has templates or files that are not applied; `wtd-client trust` shows them, and asks";
+
 /// The variables that were asked for.
-fn chosen(environment: &Environment, keys: &[String]) -> Result<BTreeMap<String, OsString>, Error> {
+pub(super) fn chosen(
+    environment: &Environment,
+    keys: &[String],
+) -> Result<BTreeMap<String, OsString>, Error> {
     if keys.is_empty() {
         return Ok(environment.variables.clone());
     }

@@ -131,6 +131,10 @@ pub struct Allocation {
     pub objects: Vec<DatabaseObject>,
     /// The Compose project; none for a main worktree, whose stack keeps the name that Compose gives it.
     pub compose_project: Option<ComposeProject>,
+    /// Further variables, made from the templates of a trusted configuration.
+    pub env: BTreeMap<Variable, String>,
+    /// Whether the configuration declares what takes trust, and is not trusted.
+    pub untrusted: bool,
     /// The state.
     pub state: State,
     /// Why it is in this state; empty for `active`.

@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 use std::path::Path;
 use std::sync::Arc;
 
-use wtd_protocol::variable::Variable;
+use wtd_protocol::variable::{Variable, WTD_WORKTREE};
 use wtd_protocol::{ChangeKind, State};
 
 use super::allocation::{Allocation, DatabaseVolume, Ending, Moment, Port, Repository};
@@ -16,6 +16,9 @@ use super::names;
 use super::observation::ObservedWorktree;
 use super::offset::Offset;
 use super::project::{DatabaseMode, Project};
+use super::template;
+use super::trust::ContentHash;
+use super::variables;
 
 /// What a step needs from outside.
 pub trait Surroundings {
@@ -43,6 +46,17 @@ pub enum Record {
         /// What happened, where it is worth telling.
         kind: Option<ChangeKind>,
     },
+    /// A person trusted a content.
+    Trusted {
+        /// The repository that it is trusted in.
+        repository: RepositoryId,
+        /// The content.
+        content: ContentHash,
+        /// When.
+        at: Moment,
+    },
+    /// A person took back what they had trusted in a repository.
+    Revoked(RepositoryId),
 }
 
 /// The ledger with the step's records applied, and the records themselves.
@@ -116,7 +130,7 @@ impl Draft {
         };
         let now = surroundings.now();
         let names = Names::of(project, granted.offset, worktree.id.is_none());
-        self.put(Allocation {
+        let mut allocation = Allocation {
             id: surroundings.new_allocation_id(),
             repository,
             worktree_id: worktree.id.clone(),
@@ -137,6 +151,8 @@ impl Draft {
             template: project.database_template.clone(),
             objects: Vec::new(),
             compose_project: names.compose_project,
+            env: BTreeMap::new(),
+            untrusted: false,
             state: State::Active,
             reason: String::new(),
             since: now,
@@ -144,8 +160,9 @@ impl Draft {
             ending: None,
             passed_over: granted.passed_over,
             warnings: project.warnings.clone(),
-        })
-        .map(Ok)
+        };
+        self.apply_templates(&mut allocation, project);
+        self.put(allocation).map(Ok)
     }
 
     /// The project under the name that worktrees of its repository share a server by: a directory that was renamed since
@@ -222,6 +239,43 @@ impl Draft {
         allocation.schema = names.schema;
         allocation.compose_project = names.compose_project;
         allocation.warnings = warnings;
+        self.apply_templates(allocation, project);
+    }
+
+    /// Gives an allocation the variables of its project's templates, if a person has trusted them.
+    fn apply_templates(&self, allocation: &mut Allocation, project: &Project) {
+        let is_trusted = self.ledger.trusted.allows(allocation.repository, project);
+        allocation.untrusted = project.takes_trust() && !is_trusted;
+        allocation.env = BTreeMap::new();
+        if !is_trusted || project.templates.is_empty() {
+            return;
+        }
+        let mut given = variables::given(allocation);
+        if allocation.path.to_str().is_none() {
+            given.remove(WTD_WORKTREE);
+        }
+        let (values, failures) = template::render(&project.templates, &given);
+        let warnings = failures.iter().map(|(name, why)| format!("env.{name} is left out: {why}"));
+        allocation.warnings.extend(warnings);
+        allocation.env = values;
+    }
+
+    /// Trusts a content of a repository.
+    pub fn trust(&mut self, repository: RepositoryId, content: ContentHash, at: Moment) {
+        if !self.ledger.trusted.holds(repository, content) {
+            self.ledger.trusted.insert(repository, content);
+            self.records.push(Record::Trusted { repository, content, at });
+        }
+    }
+
+    /// Trusts nothing of a repository any more; gives how many contents were trusted.
+    pub fn revoke(&mut self, repository: RepositoryId) -> usize {
+        let count = self.ledger.trusted.count(repository);
+        if count > 0 {
+            self.ledger.trusted.revoke(repository);
+            self.records.push(Record::Revoked(repository));
+        }
+        count
     }
 
     fn port_for(
@@ -326,6 +380,8 @@ fn what_happened(before: Option<&Allocation>, after: &Allocation) -> Option<Chan
         || before.has_wanted_object() != after.has_wanted_object()
         || before.compose_project != after.compose_project
         || before.project != after.project
+        || before.env != after.env
+        || before.untrusted != after.untrusted
         || before.warnings != after.warnings;
     configured.then_some(ChangeKind::Configured)
 }

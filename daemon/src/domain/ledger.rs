@@ -13,6 +13,7 @@ use super::allocation::{Allocation, Repository};
 use super::allocator::Taken;
 use super::identity::{AllocationId, FileIdentity, RepositoryId};
 use super::offset::Offset;
+use super::trust::Trusted;
 
 /// Allocations that are not released, and the repositories that they belong to.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +32,8 @@ pub struct Ledger {
     by_common_dir: HashMap<PathBuf, RepositoryId>,
     by_repository_identity: OrdMap<FileIdentity, RepositoryId>,
     by_state: OrdMap<State, OrdSet<AllocationId>>,
+    /// What a person has trusted.
+    pub trusted: Trusted,
 }
 
 /// Two allocations claim one thing that only one can have.

@@ -16,4 +16,6 @@ pub mod offset;
 pub mod port_ranges;
 pub mod project;
 pub mod reconcile;
+pub mod template;
+pub mod trust;
 pub mod variables;

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 
+use wtd_env_file::EnvFilePath;
 use wtd_protocol::variable::{DB_HOST_PORT, Variable};
 
 use super::names::{DatabaseName, project_name};
+use super::template::Template;
+use super::trust::ContentHash;
 
 /// PostgreSQL's port (IANA service names registry).
 pub const POSTGRESQL_PORT: u16 = 5432;
@@ -89,6 +92,12 @@ pub struct Project {
     pub volume_stem_is_configured: bool,
     /// Further volumes: variable and stem.
     pub volume_stems: BTreeMap<Variable, String>,
+    /// Further variables, from templates; they take trust.
+    pub templates: BTreeMap<Variable, Template>,
+    /// Files that are kept with the worktree's variables; they take trust.
+    pub env_files: Vec<EnvFilePath>,
+    /// The content that declares this, where it declares something that takes trust.
+    pub content: Option<ContentHash>,
     /// The configuration is there and could not be read: what it declares is unknown, and not nothing.
     pub is_unknown: bool,
     /// What is wrong with the configuration, one line each, with file and line.
@@ -111,6 +120,9 @@ impl Project {
             volume_stem: VOLUME_STEM.to_owned(),
             volume_stem_is_configured: false,
             volume_stems: BTreeMap::new(),
+            templates: BTreeMap::new(),
+            env_files: Vec::new(),
+            content: None,
             is_unknown: false,
             warnings: Vec::new(),
             name,
@@ -123,6 +135,11 @@ impl Project {
         if !self.database_stem_is_configured {
             self.database_stem.clone_from(&self.name);
         }
+    }
+
+    /// Whether it declares anything that does nothing until a person has trusted it.
+    pub fn takes_trust(&self) -> bool {
+        !self.templates.is_empty() || !self.env_files.is_empty()
     }
 }
 

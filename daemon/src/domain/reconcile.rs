@@ -19,6 +19,7 @@ use super::observation::{
     OriginLook, Presence,
 };
 use super::offset::Offset;
+use super::project::Project;
 
 /// How long a worktree that never finished may be gone before it counts as removed, in milliseconds: git holds the
 /// lock of a killed `git worktree add` for ever, and would list the entry for ever.
@@ -37,6 +38,8 @@ pub struct Outcome {
     pub sightings: Vec<Sighting>,
     /// Worktrees that are there and could not be given an offset.
     pub unallocated: Vec<Unallocated>,
+    /// Finished worktrees whose trusted configuration has files kept for them.
+    pub env_files: Vec<(AllocationId, Arc<Project>)>,
     /// The observation left a question open; another one is needed.
     pub look_again: bool,
 }
@@ -77,6 +80,7 @@ pub fn reconcile(
         now: surroundings.now(),
         sightings: Vec::new(),
         unallocated: Vec::new(),
+        env_files: Vec::new(),
         look_again: false,
         answered: HashSet::new(),
     };
@@ -94,13 +98,14 @@ pub fn reconcile(
             step.all_missing(&format!("the repository can't be read: {why}"))?
         }
     };
-    let Step { draft, sightings, unallocated, look_again, .. } = step;
+    let Step { draft, sightings, unallocated, env_files, look_again, .. } = step;
     Ok(Outcome {
         repository,
         ledger: draft.ledger,
         records: draft.records,
         sightings,
         unallocated,
+        env_files,
         look_again,
     })
 }
@@ -111,6 +116,7 @@ struct Step<'a> {
     now: Moment,
     sightings: Vec<Sighting>,
     unallocated: Vec<Unallocated>,
+    env_files: Vec<(AllocationId, Arc<Project>)>,
     look_again: bool,
     /// Allocations that an observed worktree answers for.
     answered: HashSet<AllocationId>,
@@ -253,6 +259,12 @@ impl Step<'_> {
             }
         };
         self.answered.insert(allocation.id);
+        // While git is still checking out, a file could be in its way.
+        let project = &worktree.project;
+        if finished && !project.env_files.is_empty() && self.draft.ledger.trusted.allows(repository, project)
+        {
+            self.env_files.push((allocation.id, Arc::clone(project)));
+        }
         let (id, locked, claim) = (allocation.id, worktree.locked, worktree.claim.clone());
         self.sightings.push(Sighting { id, dot_git, locked, claim });
         Ok(())

@@ -10,6 +10,13 @@ use super::project::DatabaseMode;
 /// The variables of an allocation's worktree. `WTD_WORKTREE` is lossy where the path is not UTF-8; who needs the
 /// exact bytes takes them from the path.
 pub fn variables(allocation: &Allocation) -> BTreeMap<String, String> {
+    let mut variables = given(allocation);
+    variables.extend(allocation.env.iter().map(|(name, value)| (name.to_string(), value.clone())));
+    variables
+}
+
+/// The variables that follow from the allocation alone: those that templates can use.
+pub fn given(allocation: &Allocation) -> BTreeMap<String, String> {
     let mut variables = BTreeMap::new();
     let mut set = |name: &str, value: String| variables.insert(name.to_owned(), value);
     set(variable::PORT_OFFSET, allocation.offset.to_string());

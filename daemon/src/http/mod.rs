@@ -8,6 +8,7 @@ mod openapi;
 mod problem;
 mod routes;
 mod serve;
+mod trust;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -44,6 +45,7 @@ pub fn router(context: Context) -> Router {
             paths::REPOSITORIES,
             get(routes::list_repositories).put(routes::put_repository).delete(routes::forget_repository),
         )
+        .route(paths::TRUST, get(trust::show_trust).put(trust::put_trust).delete(trust::revoke_trust))
         .route(paths::EVENTS, get(events::events))
         .route(paths::HEALTH, get(routes::health))
         .route(paths::CHECKS, get(routes::checks))

@@ -10,6 +10,7 @@ use super::routes::{
     __path_checks, __path_forget_repository, __path_health, __path_list_repositories, __path_list_worktrees,
     __path_put_repository, __path_put_worktree, __path_reassign, __path_reload,
 };
+use super::trust::{__path_put_trust, __path_revoke_trust, __path_show_trust};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -24,6 +25,9 @@ use super::routes::{
         list_repositories,
         put_repository,
         forget_repository,
+        show_trust,
+        put_trust,
+        revoke_trust,
         events,
         health,
         checks,

@@ -16,7 +16,7 @@ use wtd_protocol::{Allocation, Check, Health, Problem, ProblemType, Repository, 
 use super::Context;
 use super::problem::Answer;
 
-type Body = Result<Bytes, BytesRejection>;
+pub(super) type Body = Result<Bytes, BytesRejection>;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -25,14 +25,14 @@ fn json(body: impl Into<axum::body::Body>) -> Response {
     ([(header::CONTENT_TYPE, JSON)], body.into()).into_response()
 }
 
-fn to_json(value: &impl Serialize) -> Result<Response, Answer> {
+pub(super) fn to_json(value: &impl Serialize) -> Result<Response, Answer> {
     serde_json::to_vec(value).map(json).map_err(|error| {
         Problem::new(ProblemType::Internal, error.to_string(), "report this as a defect of wtd").into()
     })
 }
 
 /// The request's body. A browser can send any body without asking, except one that says it is JSON.
-fn from_json<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -> Result<T, Answer> {
+pub(super) fn from_json<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -> Result<T, Answer> {
     let media_type =
         headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = media_type.split(';').next().unwrap_or_default().trim();
@@ -48,7 +48,7 @@ fn from_json<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -> Result<T, 
         .map_err(|error| Answer::bad_request(format!("the body is not what is asked for: {error}")))
 }
 
-fn absolute(request: &PathRequest) -> Result<PathBuf, Answer> {
+pub(super) fn absolute(request: &PathRequest) -> Result<PathBuf, Answer> {
     let path = request.path().map_err(|error| Answer::bad_request(error.to_string()))?;
     if path.is_absolute() { Ok(path) } else { Err(Answer::bad_request("the path has to be absolute")) }
 }

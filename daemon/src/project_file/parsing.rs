@@ -7,14 +7,20 @@ use std::path::Path;
 
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
-use wtd_protocol::variable::{DB_HOST_PORT, Variable};
+use wtd_env_file::EnvFilePath;
+use wtd_protocol::variable::{DB_HOST_PORT, Variable, VariableError};
 
 use crate::domain::names::{DatabaseName, VolumeName, is_database_stem};
 use crate::domain::project::{DatabaseMode, Project};
+use crate::domain::template::Template;
+use crate::domain::trust::ContentHash;
 use crate::text::{excerpt, line_of, plain};
 
-/// The most ports, and the most further volumes, that a project can declare.
+/// The most ports, the most further volumes, and the most further variables that a project can declare.
 pub(super) const MAX_ENTRIES: usize = 64;
+
+/// The most files that are kept for a worktree.
+const MAX_FILES: usize = 16;
 
 /// The most warnings that one file gives; the rest are counted.
 pub(super) const MAX_WARNINGS: usize = 20;
@@ -69,6 +75,12 @@ impl Parser<'_> {
         }
         if let Some(volumes) = self.table_at(document, "volumes") {
             self.volumes(volumes);
+        }
+        if let Some(env) = self.table_at(document, "env") {
+            self.templates(env);
+        }
+        if let Some(files) = self.table_at(document, "files") {
+            self.env_files(files);
         }
         self.not_applied_yet(document);
     }
@@ -243,29 +255,64 @@ impl Parser<'_> {
         }
     }
 
-    /// Parts of the contract that a later version applies: their shape is checked, and they change nothing.
-    fn not_applied_yet(&mut self, document: &DeTable<'_>) {
-        if let Some(env) = self.table_at(document, "env") {
-            for (name, value) in in_order(env) {
-                let label = format!("env.{}", shown(name));
-                if self.variable(&label, name).is_some() {
-                    self.string(&label, value);
+    /// The templates, last of all: whether a name is free depends on the others, and so does what a template can use.
+    fn templates(&mut self, env: &DeTable<'_>) {
+        for (name, value) in in_order(env) {
+            let label = format!("env.{}", shown(name));
+            let Some(variable) = self.variable(&label, name) else { continue };
+            let Some(text) = self.string(&label, value) else { continue };
+            if self.project.base_ports.contains_key(&variable)
+                || self.project.volume_stems.contains_key(&variable)
+            {
+                self.complain(&label, name.span(), "a port or a volume has that variable already");
+            } else if self.project.templates.len() >= MAX_ENTRIES {
+                return self.complain(
+                    &label,
+                    name.span(),
+                    format_args!("only {MAX_ENTRIES} variables can be declared"),
+                );
+            } else {
+                match Template::parse(text, |name| self.is_given(name)) {
+                    Ok(template) => drop(self.project.templates.insert(variable, template)),
+                    Err(error) => self.complain(&label, value.span(), plain(&error.to_string())),
                 }
             }
         }
-        if let Some(files) = self.table_at(document, "files") {
-            self.know(files, "files.", &["env"]);
-            if let Some(value) = files.get("env") {
-                self.strings("files.env", value);
+    }
+
+    /// Whether a worktree can have a variable of this name without any template. Not every one has all of wtd's own.
+    fn is_given(&self, name: &str) -> bool {
+        matches!(Variable::new(name), Err(VariableError::Ours(_)))
+            || self.project.base_ports.contains_key(name)
+            || self.project.volume_stems.contains_key(name)
+    }
+
+    fn env_files(&mut self, files: &DeTable<'_>) {
+        self.know(files, "files.", &["env"]);
+        let Some(value) = files.get("env") else { return };
+        for (path, span) in self.strings("files.env", value) {
+            match EnvFilePath::new(Path::new(path)) {
+                Ok(file) if self.project.env_files.contains(&file) => {}
+                Ok(_) if self.project.env_files.len() >= MAX_FILES => {
+                    return self.complain(
+                        "files.env",
+                        span,
+                        format_args!("only {MAX_FILES} files can be kept"),
+                    );
+                }
+                Ok(file) => self.project.env_files.push(file),
+                Err(error) => {
+                    self.complain("files.env", span, format_args!("{:?}: {error}", excerpt(path)));
+                }
             }
         }
-        if let Some(value) = document.get("shared") {
+    }
+
+    /// A part of the contract that a later version applies: its shape is checked, and it changes nothing.
+    fn not_applied_yet(&mut self, document: &DeTable<'_>) {
+        if let Some((name, value)) = document.get_key_value("shared") {
             self.strings("shared", value);
-        }
-        for (key, shown) in [("env", "[env]"), ("files", "[files]"), ("shared", "shared")] {
-            if let Some((name, _)) = document.get_key_value(key) {
-                self.complain_at(name.span().start, format!("{shown} is not applied by this version"));
-            }
+            self.complain_at(name.span().start, "shared is not applied by this version");
         }
     }
 
@@ -296,15 +343,13 @@ impl Parser<'_> {
         string
     }
 
-    fn strings(&mut self, label: &str, value: &Value<'_>) {
-        match value.get_ref().as_array() {
-            Some(array) => {
-                for entry in array {
-                    self.string(label, entry);
-                }
-            }
-            None => self.complain(label, value.span(), wanted("an array of strings", value.get_ref())),
-        }
+    /// The strings of an array, each with its place.
+    fn strings<'v>(&mut self, label: &str, value: &'v Value<'_>) -> Vec<(&'v str, Range<usize>)> {
+        let Some(array) = value.get_ref().as_array() else {
+            self.complain(label, value.span(), wanted("an array of strings", value.get_ref()));
+            return Vec::new();
+        };
+        array.iter().filter_map(|entry| Some((self.string(label, entry)?, entry.span()))).collect()
     }
 
     fn variable(&mut self, label: &str, name: &Key<'_>) -> Option<Variable> {
@@ -340,6 +385,9 @@ impl Parser<'_> {
             .take(MAX_WARNINGS)
             .map(|(offset, complaint)| format!("{file}:{}: {complaint}", line_of(self.text, *offset)))
             .collect();
+        if self.project.takes_trust() {
+            self.project.content = Some(ContentHash::of(self.text));
+        }
         if omitted > 0 {
             self.project.warnings.push(format!("{file}: {omitted} more complaints"));
         }

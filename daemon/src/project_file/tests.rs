@@ -7,10 +7,12 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use rustix::fs::{CWD, FileType, Mode};
 use tempfile::TempDir;
+use wtd_env_file::EnvFilePath;
 use wtd_protocol::variable::Variable;
 
 use super::*;
 use crate::domain::project::DatabaseMode;
+use crate::domain::trust::ContentHash;
 
 /// A repository `app` with one linked worktree `linked`.
 struct Repository {
@@ -69,6 +71,10 @@ fn volumes(project: &Project) -> Vec<(&str, &str)> {
     project.volume_stems.iter().map(|(name, stem)| (name.as_str(), stem.as_str())).collect()
 }
 
+fn files(project: &Project) -> Vec<&Path> {
+    project.env_files.iter().map(EnvFilePath::as_path).collect()
+}
+
 #[test]
 fn no_file_and_an_empty_file_give_the_built_in_values() {
     assert_eq!(Repository::new().main(), Project::named("app"));
@@ -103,10 +109,12 @@ env = ["env/wtd.env"]
     assert_eq!((project.database_stem.as_str(), project.database_name_per_worktree), ("Agents_DB", true));
     assert_eq!(project.volume_stem, "pg");
     assert_eq!(volumes(&project), [("REDIS_VOLUME", "redis_data")]);
-    assert_eq!(
-        project.warnings,
-        [":12: [env] is not applied by this version", ":14: [files] is not applied by this version"]
-    );
+    let templates: Vec<_> =
+        project.templates.iter().map(|(name, template)| (name.as_str(), template.text())).collect();
+    let url = "postgresql://postgres:password@localhost:{DB_HOST_PORT}/{POSTGRES_DB}";
+    assert_eq!(templates, [("DATABASE_URL", url)]);
+    assert_eq!(files(&project), ["env/wtd.env"]);
+    assert_eq!(project.warnings, [""; 0]);
 }
 
 #[test]
@@ -230,24 +238,62 @@ fn a_bad_value_is_named_with_its_line_and_the_rest_is_used() {
     }
 }
 
+/// What is wrong with a template or a file is told in one line, and leaves nothing that takes trust.
 #[test]
-fn parts_for_later_versions_are_checked_and_change_nothing() {
+fn a_bad_template_or_file_is_told_with_its_line_and_changes_nothing() {
+    let obeyed = "may not be set from a repository: shells, loaders or tools obey it";
     for (text, expected) in [
-        ("env.PATH = \"x\"", ":1: env.PATH: PATH may not be set"),
-        ("env.X = 1", ":1: env.X: wanted a string, found an integer"),
-        ("files.env = \"x\"", ":1: files.env: wanted an array of strings, found a string"),
-        ("files.env = [1]", ":1: files.env: wanted a string, found an integer"),
-        ("files.run = []", ":1: files.run: there is no such key"),
-        ("shared = [[]]", ":1: shared: wanted a string, found an array"),
-        ("env = []", ":1: env: wanted a table, found an array"),
+        ("env.PATH = \"x\"", format!("env.PATH: PATH {obeyed}")),
+        ("env.LD_PRELOAD = \"x\"", format!("env.LD_PRELOAD: LD_PRELOAD {obeyed}")),
+        ("env.POSTGRES_DB = \"x\"", "env.POSTGRES_DB: POSTGRES_DB is set by wtd itself".into()),
+        ("env.DB_HOST_PORT = \"1\"", "env.DB_HOST_PORT: a port or a volume has that variable already".into()),
+        ("env.X = 1", "env.X: wanted a string, found an integer".into()),
+        ("env.X = \"{\"", "env.X: a { is not closed; write {{ for the brace itself".into()),
+        (
+            "env.X = \"{HOME}\"",
+            "env.X: \"HOME\" is no variable of a worktree that a template could use".into(),
+        ),
+        (
+            "env = { X = \"{Y}\", Y = \"{\" }",
+            "env.X: \"Y\" is no variable of a worktree that a template could use".into(),
+        ),
+        ("env.X = \"a\\nb\"", "env.X: a value has no newline and no other control character".into()),
+        ("env = []", "env: wanted a table, found an array".into()),
+        ("files.env = \"x\"", "files.env: wanted an array of strings, found a string".into()),
+        ("files.env = [1]", "files.env: wanted a string, found an integer".into()),
+        ("files.run = []", "files.run: there is no such key; there are env".into()),
+        ("files.env = [\"../x\"]", "files.env: \"../x\": it leads out of the worktree".into()),
+        ("files.env = [\"/etc/x\"]", "files.env: \"/etc/x\": it leads out of the worktree".into()),
+        ("files.env = [\".git/config\"]", "files.env: \".git/config\": it is git's own".into()),
+        ("files.env = [\"wtd.toml\"]", "files.env: \"wtd.toml\": it is wtd's own configuration".into()),
+        ("files.env = [\"\"]", "files.env: \"\": it names no file".into()),
+        ("shared = [[]]", "shared: wanted a string, found an array".into()),
     ] {
         let mut project = project(text);
-        let told = project.warnings.iter().any(|warning| warning.starts_with(expected));
-        assert!(told, "{text}: {:?}", project.warnings);
-        assert!(project.warnings.iter().any(|warning| warning.ends_with("is not applied by this version")));
+        assert!(project.warnings.contains(&format!(":1: {expected}")), "{text}: {:?}", project.warnings);
         project.warnings.clear();
-        assert_eq!(project, Project::named("app"));
+        assert_eq!(project, Project::named("app"), "{text}");
     }
+}
+
+#[test]
+fn templates_use_ports_volumes_and_names() {
+    let project = project(
+        "ports.UI_PORT = 3000\nvolumes.REDIS_VOLUME = \"redis\"\n[env]\n\
+         A = \"{UI_PORT} {REDIS_VOLUME} {PORT_OFFSET} {DB_VOLUME} {POSTGRES_DB} {COMPOSE_PROJECT_NAME} {WTD_WORKTREE}\"",
+    );
+    assert_eq!(project.warnings, [""; 0]);
+    assert_eq!(project.templates.len(), 1);
+}
+
+#[test]
+fn what_takes_trust_is_known_by_the_files_very_bytes() {
+    let text = "env.X = \"1\"\nports.UI_PORT = 3000\n";
+    assert_eq!(project(text).content, Some(ContentHash::of(text.as_bytes())));
+    assert_eq!(project("files.env = [\".env\", \"./.env\"]").env_files.len(), 1);
+    assert!(project("files.env = [\".env\"]").content.is_some());
+    assert_eq!(project("ports.UI_PORT = 3000").content, None, "numbers and names take none");
+    assert_eq!(project("[env]\n[files]\nenv = []").content, None);
 }
 
 #[test]
@@ -313,6 +359,14 @@ fn ports_volumes_and_warnings_are_bounded() {
             ":65: ports.P63: only 64 ports can be declared",
             ":167: volumes.V64: only 64 volumes can be declared"
         ]
+    );
+    let templates = lines("T", &|_| "\"x\"".into());
+    let files = (0..100).map(|index| format!("\"{index}.env\"")).collect::<Vec<_>>().join(",");
+    let project = self::project(format!("files.env = [{files}]\n[env]\n{templates}"));
+    assert_eq!((project.templates.len(), project.env_files.len()), (64, 16));
+    assert_eq!(
+        project.warnings,
+        [":1: files.env: only 16 files can be kept", ":67: env.T64: only 64 variables can be declared"]
     );
     let flood = self::project(lines("k", &|_| "1".into()));
     assert_eq!(flood.warnings.len(), 21);

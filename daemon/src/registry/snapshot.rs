@@ -42,6 +42,8 @@ impl Snapshot {
         for record in records {
             match record {
                 Record::Allocation { allocation, .. } => self.render(allocation),
+                // What it means for allocations comes with the next look, as records of theirs.
+                Record::Trusted { .. } | Record::Revoked(_) => {}
                 Record::Repository(repository) => {
                     // Their answers name the repository's common dir.
                     let all: Vec<_> = self.ledger.of_repository(repository.id).cloned().collect();

@@ -21,6 +21,8 @@ impl Service {
         checks.push(self.offsets());
         checks.extend(self.configurations());
         checks.extend(self.databases());
+        checks.extend(self.trust_checks());
+        checks.extend(self.env_files());
         checks
     }
 
@@ -213,6 +215,38 @@ impl Service {
         let warnings: std::collections::BTreeSet<String> =
             all.flat_map(|allocation| allocation.warnings.clone()).collect();
         warnings.into_iter().map(|warning| warn("wtd.toml", warning, "correct the file")).collect()
+    }
+}
+
+impl Service {
+    /// What takes trust and does not have it: once for each configuration, with a worktree that has it.
+    fn trust_checks(&self) -> Vec<Check> {
+        let snapshot = self.0.writer.snapshot();
+        let untrusted = snapshot.ledger.allocations().filter(|known| known.is_live() && known.untrusted);
+        untrusted
+            .map(|allocation| {
+                let path = allocation.path.display();
+                warn(
+                    "trust",
+                    format!("{path}: wtd.toml has templates or files that are not applied"),
+                    &format!("`wtd-client trust --path {path}` shows them, and asks"),
+                )
+            })
+            .collect()
+    }
+
+    /// Files that should be kept and can't be.
+    fn env_files(&self) -> Vec<Check> {
+        let snapshot = self.0.writer.snapshot();
+        let files = self.0.reconciler.env_files();
+        let live = snapshot.ledger.allocations().filter(|known| known.is_live() && !files.is_empty());
+        live.flat_map(|allocation| {
+            let path = allocation.path.display();
+            let troubles = files.troubles(allocation).into_iter();
+            troubles
+                .map(move |trouble| warn("env files", format!("{path}: {}", trouble.what), trouble.remedy))
+        })
+        .collect()
     }
 }
 

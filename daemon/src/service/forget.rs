@@ -63,6 +63,7 @@ impl Service {
                 }
                 if for_step.whole {
                     draft.put_repository(Repository { watched: false, ..(*for_step.repository).clone() });
+                    draft.revoke(for_step.repository.id);
                 }
                 Ok((Some(Decision { ledger: draft.ledger, records: draft.records, seen: None }), ()))
             })

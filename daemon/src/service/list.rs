@@ -31,11 +31,17 @@ impl Service {
             .filter(|allocation| states.contains(&allocation.state))
             .cloned()
             .collect();
+        let reconciler = self.0.reconciler.clone();
         let look = move || {
             let listeners = Listeners::read().ok();
             wanted
                 .iter()
-                .map(|allocation| worktree(&snapshot, allocation, listeners.as_ref()))
+                .map(|allocation| {
+                    let mut worktree = worktree(&snapshot, allocation, listeners.as_ref());
+                    let troubles = reconciler.env_files().troubles(allocation);
+                    worktree.allocation.warnings.extend(troubles.into_iter().map(|trouble| trouble.what));
+                    worktree
+                })
                 .collect::<Vec<_>>()
         };
         let mut worktrees = tokio::task::spawn_blocking(look).await.map_err(|_| shutting_down())?;

@@ -5,6 +5,7 @@ mod forget;
 mod list;
 mod reassign;
 mod resolve;
+mod trust;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -47,11 +47,12 @@ impl Service {
             .repository(known.repository)
             .map(|repository| (repository.main_root.clone(), repository.common_dir.clone()))
             .unwrap_or_default();
-        let project = tokio::task::spawn_blocking(move || {
-            crate::project_file::load(&root, main_root.as_deref(), &common_dir)
-        })
-        .await
-        .map_err(|_| super::list::shutting_down())?;
+        let at = common_dir.clone();
+        let project =
+            tokio::task::spawn_blocking(move || crate::project_file::load(&root, main_root.as_deref(), &at))
+                .await
+                .map_err(|_| super::list::shutting_down())?;
+        let has_env_files = !project.env_files.is_empty();
         let sighting = snapshot.sighting(known.id).cloned();
         let id = known.id;
         let outcome = self
@@ -102,6 +103,10 @@ impl Service {
                     tokio::task::block_in_place(|| allocation_file::write(allocation, &Claim::None));
                 }
                 self.0.reconciler.notice_stale();
+                if has_env_files {
+                    // They have the new ports when the command ends. Where this fails, the next look tells.
+                    drop(self.0.reconciler.reconcile_now(&common_dir, None).await);
+                }
                 snapshot.answer(id).cloned().ok_or_else(super::list::shutting_down)
             }
             Outcome::Exhausted(why) => Err(Problem::new(

@@ -61,7 +61,7 @@ impl Service {
     }
 
     /// Has the repository of a git dir that was found looked at, and gives the common dir that the registry has for it.
-    async fn look_at(&self, found: &Found) -> Result<PathBuf, Problem> {
+    pub(super) async fn look_at(&self, found: &Found) -> Result<PathBuf, Problem> {
         let common_dir = self.registered_common_dir(found);
         let main_root = found.discovered.root.clone().filter(|_| found.discovered.linked_id.is_none());
         self.0

@@ -100,6 +100,10 @@ impl Registry {
     /// Everything that is not released.
     pub async fn load(&mut self) -> Result<Ledger, StoreError> {
         let mut ledger = Ledger::default();
+        for row in sqlx::query("SELECT * FROM trusted_contents").fetch_all(&mut self.connection).await? {
+            let (repository, content) = rows::trusted(&row)?;
+            ledger.trusted.insert(repository, content);
+        }
         for row in sqlx::query("SELECT * FROM repositories").fetch_all(&mut self.connection).await? {
             ledger.put_repository(rows::repository(&row)?.into());
         }
@@ -153,6 +157,22 @@ async fn write(
     for record in records {
         match record {
             Record::Repository(repository) => put_repository(&mut transaction, repository).await?,
+            Record::Trusted { repository, content, at } => {
+                sqlx::query(
+                    "INSERT OR IGNORE INTO trusted_contents (repository, sha256, at) VALUES (?1, ?2, ?3)",
+                )
+                .bind(repository.to_string())
+                .bind(&content.0[..])
+                .bind(at.0)
+                .execute(&mut *transaction)
+                .await?;
+            }
+            Record::Revoked(repository) => {
+                sqlx::query("DELETE FROM trusted_contents WHERE repository = ?1")
+                    .bind(repository.to_string())
+                    .execute(&mut *transaction)
+                    .await?;
+            }
             Record::Allocation { allocation, kind } => {
                 rows::put(&mut transaction, allocation).await?;
                 let Some(kind) = *kind else { continue };

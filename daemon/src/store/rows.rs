@@ -21,6 +21,7 @@ use crate::domain::identity::{AllocationId, FileIdentity, RepositoryId};
 use crate::domain::names::{DatabaseName, NameError, SchemaName, VolumeName};
 use crate::domain::offset::Offset;
 use crate::domain::project::DatabaseMode;
+use crate::domain::trust::ContentHash;
 use crate::wire;
 
 type Ports = HashMap<AllocationId, BTreeMap<Variable, Port>>;
@@ -90,6 +91,21 @@ pub(super) fn repository(row: &SqliteRow) -> Result<Repository, Error> {
         main_root: os_string(row, "main_root")?.map(PathBuf::from),
         watched: row.try_get("watched")?,
     })
+}
+
+pub(super) fn trusted(row: &SqliteRow) -> Result<(RepositoryId, ContentHash), Error> {
+    let hash = row.try_get::<Vec<u8>, _>("sha256")?;
+    let hash = hash.try_into().map_err(|_| foreign("sha256", "not 32 bytes"))?;
+    Ok((RepositoryId(uuid(row, "repository")?), ContentHash(hash)))
+}
+
+/// The variables that templates have made.
+fn env(row: &SqliteRow) -> Result<BTreeMap<Variable, String>, Error> {
+    let values: BTreeMap<String, String> = json(row, "env")?;
+    let variable = |(name, value): (String, String)| {
+        Variable::new(&name).map(|name| (name, value)).map_err(|why| foreign("env", why))
+    };
+    values.into_iter().map(variable).collect()
 }
 
 pub(super) fn ports(rows: &[SqliteRow]) -> Result<Ports, Error> {
@@ -172,6 +188,8 @@ pub(super) fn allocation(
         template: name(row, "template")?,
         objects: objects.get(&id).cloned().unwrap_or_default(),
         compose_project: name(row, "compose_project")?,
+        env: env(row)?,
+        untrusted: row.try_get("untrusted")?,
         state: word(row, "state", State::from_word)?,
         reason: row.try_get("reason")?,
         since: Moment(row.try_get("since")?),
@@ -206,12 +224,12 @@ pub(super) async fn put(connection: &mut SqliteConnection, allocation: &Allocati
     sqlx::query(
         "INSERT INTO allocations (id, repository, worktree_id, git_dir, device, inode, born_ns, path, path_device, finished,
              offset, project, database, compose_project, state, reason, since, created, ending, passed_over, warnings,
-             mode, shared_volume, schema, template)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25)
+             mode, shared_volume, schema, template, env, untrusted)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27)
          ON CONFLICT (id) DO UPDATE SET repository = ?2, worktree_id = ?3, git_dir = ?4, device = ?5, inode = ?6, born_ns = ?7,
              path = ?8, path_device = ?9, finished = ?10, offset = ?11, project = ?12, database = ?13, compose_project = ?14,
              state = ?15, reason = ?16, since = ?17, created = ?18, ending = ?19, passed_over = ?20, warnings = ?21,
-             mode = ?22, shared_volume = ?23, schema = ?24, template = ?25",
+             mode = ?22, shared_volume = ?23, schema = ?24, template = ?25, env = ?26, untrusted = ?27",
     )
     .bind(&id)
     .bind(allocation.repository.to_string())
@@ -241,6 +259,8 @@ pub(super) async fn put(connection: &mut SqliteConnection, allocation: &Allocati
     })
     .bind(allocation.schema.as_ref().map(SchemaName::as_str))
     .bind(allocation.template.as_ref().map(DatabaseName::as_str))
+    .bind(to_json(&allocation.env)?)
+    .bind(allocation.untrusted)
     .execute(&mut *connection)
     .await?;
     if allocation.state == State::Released {

@@ -20,6 +20,7 @@ use crate::domain::ledger::Ledger;
 use crate::domain::names;
 use crate::domain::offset::Offset;
 use crate::domain::project::DatabaseMode;
+use crate::domain::trust::ContentHash;
 
 const IDENTITY: FileIdentity = FileIdentity { device: u64::MAX, inode: 1 << 63, born_ns: Some(-1) };
 
@@ -70,6 +71,8 @@ fn allocation(repository: RepositoryId, offset: u16) -> Allocation {
             stage: if offset == 0 { Stage::Made } else { Stage::Foreign },
         }],
         compose_project: Some(names::compose_project("main", offset)),
+        env: BTreeMap::from([(Variable::new("DATABASE_URL").unwrap(), "postgresql://\"x\"".to_owned())]),
+        untrusted: true,
         state: State::Active,
         reason: String::new(),
         since: Moment(1_700_000_000_000),
@@ -127,6 +130,35 @@ async fn what_is_written_is_loaded_after_a_restart() {
     assert_eq!(**ledger.repository(repository.id).unwrap(), repository);
     assert_eq!(**ledger.allocation(ended.id).unwrap(), ended);
     assert_eq!(**ledger.allocation(live.id).unwrap(), live);
+}
+
+#[tokio::test]
+async fn what_is_trusted_is_trusted_after_a_restart_and_what_is_taken_back_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, other) = (repository(), Repository { common_dir: "/w/other/.git".into(), ..repository() });
+    let trusted = |repository: &Repository, bytes: &[u8]| Record::Trusted {
+        repository: repository.id,
+        content: ContentHash::of(bytes),
+        at: Moment(1),
+    };
+    let records = [
+        Record::Repository(one.clone().into()),
+        Record::Repository(other.clone().into()),
+        trusted(&one, b"a"),
+        trusted(&one, b"b"),
+        trusted(&one, b"a"),
+        trusted(&other, b"a"),
+    ];
+    let mut registry = fresh(dir.path()).await;
+    write(&mut registry, &records).await.unwrap();
+    registry.close().await.unwrap();
+    let mut registry = fresh(dir.path()).await;
+    let loaded = registry.load().await.unwrap().trusted;
+    assert_eq!((loaded.count(one.id), loaded.count(other.id)), (2, 1));
+    assert!(loaded.holds(one.id, ContentHash::of(b"b")) && !loaded.holds(other.id, ContentHash::of(b"b")));
+    write(&mut registry, &[Record::Revoked(one.id)]).await.unwrap();
+    let loaded = registry.load().await.unwrap().trusted;
+    assert_eq!((loaded.count(one.id), loaded.count(other.id)), (0, 1));
 }
 
 #[tokio::test]

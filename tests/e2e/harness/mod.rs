@@ -15,6 +15,8 @@ pub(crate) mod require;
 mod rows;
 mod sandbox;
 mod terminal;
+mod tmpfs;
+mod tree;
 mod wait;
 
 pub(crate) use cutter::{Cut, Cutter};
@@ -29,4 +31,6 @@ pub(crate) use repo::{Listed, Repo};
 pub(crate) use rows::{Row, Rows};
 pub(crate) use sandbox::Sandbox;
 pub(crate) use terminal::{Shown, Terminal, Variables, parse_environment};
+pub(crate) use tmpfs::Tmpfs;
+pub(crate) use tree::{Tree, tree};
 pub(crate) use wait::{DEADLINE, until};

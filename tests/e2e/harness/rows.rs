@@ -39,6 +39,8 @@ pub(crate) struct Row {
     pub(crate) passed_over: Vec<Value>,
     #[serde(default)]
     pub(crate) warnings: Vec<String>,
+    #[serde(default)]
+    pub(crate) untrusted: bool,
 }
 
 impl Row {
