@@ -9,7 +9,7 @@ use listenfd::ListenFd;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tracing::{info, warn};
 
 use crate::config::{Config, Sources};
@@ -29,6 +29,17 @@ use crate::{release, store, systemd};
 /// How long the start waits for a first look at every repository. Those that take longer are looked at while requests
 /// are answered.
 const FIRST_LOOK: Duration = Duration::from_millis(400);
+
+/// What an error says first that ended a daemon which had served already: other than a start that failed, it is worth
+/// starting again at once.
+#[derive(Debug)]
+pub struct Broken;
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("wtd can't go on")
+    }
+}
 
 /// Runs the daemon until it is told to end. `config` is what `sources` gave. Descriptors that systemd passed have to be
 /// taken before any thread starts, so they come from the caller.
@@ -131,15 +142,16 @@ pub async fn run(
     while servers.join_next().await.is_some() {}
     tasks.shutdown().await;
     writer.close().await;
-    writing.await.context("the registry's writer panicked")??;
+    let closed = writing.await.context("the registry's writer panicked");
     drop(unlink);
-    match failed {
-        None => Ok(()),
-        Some(ended) => {
-            ended.transpose().context("a part of the daemon panicked")?;
-            anyhow::bail!("a part of the daemon ended by itself")
-        }
-    }
+    closed.context(Broken)?.context(Broken)?;
+    failed.map_or(Ok(()), broken)
+}
+
+/// What is wrong with a part of the daemon that has ended by itself.
+fn broken(ended: Option<Result<(), JoinError>>) -> anyhow::Result<()> {
+    ended.transpose().context("a part of the daemon panicked").context(Broken)?;
+    Err(anyhow::Error::msg("a part of the daemon ended by itself").context(Broken))
 }
 
 /// Starts what goes on whether or not somebody asks.

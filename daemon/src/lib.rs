@@ -38,6 +38,10 @@ use listenfd::ListenFd;
 use rustix::fs::Mode;
 use wtd_protocol::socket::FAILED;
 
+/// The exit code of a daemon that broke while it served (sysexits.h(3head)). One that could not start exits with 1, which
+/// the systemd unit tells from this.
+const EX_SOFTWARE: u8 = 70;
+
 /// Runs the daemon as its command line says.
 pub fn main() -> ExitCode {
     // Takes LISTEN_FDS out of the environment, which is safe only as long as there is one thread.
@@ -53,7 +57,7 @@ pub fn main() -> ExitCode {
             if cli.detached && !another_serves(&error) {
                 tell_starter(&format!("{FAILED}{error:#}\n"));
             }
-            ExitCode::FAILURE
+            if error.is::<daemon::Broken>() { ExitCode::from(EX_SOFTWARE) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -45,7 +45,7 @@ fn every_page_with_a_command_is_run_by_a_test() {
     for page in fs::read_dir(documents()).unwrap() {
         let path = page.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap();
-        if !name.ends_with(".md") {
+        if path.extension().is_none_or(|extension| extension != "md") {
             continue;
         }
         let steps = page::steps(&fs::read_to_string(&path).unwrap())

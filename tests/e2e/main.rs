@@ -9,6 +9,8 @@ mod harness;
 #[cfg(test)]
 mod api;
 #[cfg(test)]
+mod booted;
+#[cfg(test)]
 mod client;
 #[cfg(test)]
 mod concurrency;

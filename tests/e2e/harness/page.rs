@@ -44,7 +44,7 @@ pub(crate) fn steps(page: &str) -> Result<Vec<Step>, String> {
             .map(|(number, line)| (number, line.get(indent..).unwrap_or_default()))
             .collect();
         let remark = remark.take();
-        let text = || block.iter().map(|(_, line)| format!("{line}\n")).collect::<String>();
+        let text = || block.iter().flat_map(|(_, line)| [line, "\n"]).collect::<String>();
         match (language.trim(), remark) {
             (_, Some("make demo")) => {}
             (_, Some(remark)) if remark.starts_with("not run: ") => {}
@@ -69,7 +69,7 @@ fn commands(block: &[(usize, &str)]) -> Result<Vec<Step>, String> {
         match steps.last_mut() {
             Some(Step::Run { command, prints, .. }) => match text.strip_prefix("> ") {
                 Some(more) if prints.is_empty() => {
-                    write!(command, "\n{more}").map_err(|error| error.to_string())?
+                    write!(command, "\n{more}").map_err(|error| error.to_string())?;
                 }
                 _ => prints.push((*text).to_owned()),
             },
