@@ -8,6 +8,8 @@ use std::time::Duration;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+use wtd_protocol::gc::Age;
+
 use crate::shell::{Hooked, Shell};
 
 /// Ports and names of a git worktree's own, for shells and programs.
@@ -57,6 +59,10 @@ pub(crate) enum Command {
     Forget(ForgetArgs),
     /// Give a worktree another offset
     Reassign(ReassignArgs),
+    /// Drop the volumes that removed worktrees left, after a question
+    Gc(GcArgs),
+    /// Bring a volume back that `gc --backup` wrote to a file
+    Restore(RestoreArgs),
     /// Tell whether the shell's variables are this worktree's
     Check(CheckArgs),
     /// Trust the templates and files of a repository's wtd.toml, after a question
@@ -87,6 +93,8 @@ impl Command {
             Self::Add(_) => "add",
             Self::Forget(_) => "forget",
             Self::Reassign(_) => "reassign",
+            Self::Gc(_) => "gc",
+            Self::Restore(_) => "restore",
             Self::Check(_) => "check",
             Self::Trust(_) => "trust",
             Self::Status(_) => "status",
@@ -211,6 +219,47 @@ pub(crate) struct ReassignArgs {
     /// Although the worktree's volume exists: its data stays behind under the old name
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+// Arguments of `gc`.
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+pub(crate) struct GcArgs {
+    /// Only print what would be dropped
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// Include worktrees that are missing, forgotten or moved to another offset
+    #[arg(long)]
+    pub(crate) missing: bool,
+    /// Only worktrees that have been gone for so long, such as 7d, 12h or 2w
+    #[arg(long, value_name = "AGE")]
+    pub(crate) older_than: Option<Age>,
+    /// Write each volume into a file in DIR before it is dropped; `restore` brings it back
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) backup: Option<PathBuf>,
+    /// Stop and remove the containers of removed worktrees' own Compose projects first
+    #[arg(long)]
+    pub(crate) down: bool,
+    /// Release offsets without asking the container engine: for one that is gone for good
+    #[arg(long, conflicts_with_all = ["down", "backup"])]
+    pub(crate) no_engine: bool,
+    /// JSON instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+// Arguments of `restore`.
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// The file
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) file: PathBuf,
+    /// The volume's name [default: the one that it had]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) volume: Option<String>,
 }
 
 // Arguments of `check`.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use wtd_protocol::gc::{GcReport, GcRequest, RestoreRequest, Restored};
 use wtd_protocol::requests::{
     ForgetRequest, Forgotten, PathRequest, ReassignRequest, Reloaded, Revoked, Trust, TrustRequest,
 };
@@ -26,6 +27,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) const ENGINE_PATIENCE: Duration = Duration::from_secs(10);
 /// As [`PATIENCE`], for a reload: the daemon gives reading its configuration half of it.
 pub(crate) const RELOAD_PATIENCE: Duration = Duration::from_secs(10);
+/// The same for gc, for which the daemon looks at every repository and at all that the engine has.
+pub(crate) const GC_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How often a request is sent again when the connection was closed without an answer.
 const CLOSED_RETRIES: u32 = 3;
@@ -156,6 +159,22 @@ impl Daemon {
         parsed(&self.ask(&with_body("DELETE", routes::TRUST, &PathRequest::of(path))?, &mut || {})?)
     }
 
+    /// What gc would do.
+    pub(crate) fn gc_plan(&self, request: &GcRequest) -> Result<GcReport, Error> {
+        parsed(&self.ask(&with_body("POST", routes::GC, request)?, &mut || {})?)
+    }
+
+    /// Has gc do it; gives the stream of its events.
+    pub(crate) fn gc(&self, request: &GcRequest) -> Result<Exchange, Error> {
+        self.stream(&with_body("POST", routes::GC, request)?, Exchange::unbounded)
+    }
+
+    /// Has a volume brought back.
+    pub(crate) fn restore(&self, request: &RestoreRequest) -> Result<Restored, Error> {
+        let mut stream = self.stream(&with_body("POST", routes::RESTORE, request)?, Exchange::unbounded)?;
+        parsed(&stream.body().map_err(|error| self.unanswered(&error))?)
+    }
+
     /// How the daemon fares.
     pub(crate) fn health(&self) -> Result<Health, Error> {
         self.get(routes::HEALTH)
@@ -168,10 +187,14 @@ impl Daemon {
 
     /// The stream of events, after the one numbered `last`.
     pub(crate) fn events(&self, last: Option<i64>) -> Result<Exchange, Error> {
-        let request = Request { last_event: last, ..Request::get(routes::EVENTS) };
-        let mut answer = self.answer(&request, &mut || {})?;
+        self.stream(&Request { last_event: last, ..Request::get(routes::EVENTS) }, Exchange::follow)
+    }
+
+    /// Sends a request whose answer goes on for as long as it takes.
+    fn stream(&self, request: &Request, prepare: fn(&mut Exchange)) -> Result<Exchange, Error> {
+        let mut answer = self.answer(request, &mut || {})?;
         if answer.status == 200 {
-            answer.exchange.follow();
+            prepare(&mut answer.exchange);
             Ok(answer.exchange)
         } else {
             let body = answer.exchange.body().map_err(|error| self.unanswered(&error))?;

@@ -37,7 +37,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use cli::{Cli, Command, DaemonArgs};
-use daemon::{Daemon, ENGINE_PATIENCE, PATIENCE, RELOAD_PATIENCE};
+use daemon::{Daemon, ENGINE_PATIENCE, GC_PATIENCE, PATIENCE, RELOAD_PATIENCE};
 use error::Error;
 
 /// Runs the program; gives its exit code.
@@ -75,6 +75,8 @@ fn run(args: &DaemonArgs, command: &Command) -> Result<bool, Error> {
         Command::Add(args) => commands::add::run(&daemon(PATIENCE), args),
         Command::Forget(args) => commands::forget::run(&daemon(PATIENCE), args),
         Command::Reassign(args) => commands::reassign::run(&daemon(ENGINE_PATIENCE), args),
+        Command::Gc(args) => return commands::gc::run(&daemon(GC_PATIENCE), args),
+        Command::Restore(args) => commands::restore::run(&daemon(GC_PATIENCE), args),
         Command::Check(args) => commands::check::run(&daemon(PATIENCE), args),
         Command::Trust(args) => commands::trust::run(&daemon(ENGINE_PATIENCE), args),
         Command::Status(args) => commands::status::run(daemon(PATIENCE), args),

@@ -204,6 +204,11 @@ impl Exchange {
         self.until_hangup = true;
     }
 
+    /// From here on, waits without an end: for what takes as long as it takes.
+    pub(crate) fn unbounded(&mut self) {
+        self.deadline = Deadline::never();
+    }
+
     /// Appends the next piece of the body to `body`; false at its end.
     pub(crate) fn more(&mut self, body: &mut Vec<u8>) -> Result<bool, ExchangeError> {
         loop {

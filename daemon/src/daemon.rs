@@ -15,16 +15,18 @@ use tracing::{info, warn};
 use crate::config::{Config, Sources};
 use crate::databases::{self, Databases};
 use crate::engine::{Engine, Environment};
+use crate::gc::{Gc, recorder};
 use crate::http::{Context, Listener, Metrics, serve};
 use crate::reconciler::{Reconciler, watched_common_dirs};
 use crate::registry::Writer;
+use crate::release::Releaser;
 use crate::reload::{Governed, Reloader, probe, rules};
 use crate::roots::Roots;
 use crate::service::{Parts, Service};
 use crate::socket::Socket;
 use crate::systemd::notify;
 use crate::telemetry::Log;
-use crate::{release, store, systemd};
+use crate::{store, systemd};
 
 /// How long the start waits for a first look at every repository. Those that take longer are looked at while requests
 /// are answered.
@@ -82,10 +84,8 @@ pub async fn run(
     let reconciler = Reconciler::new(writer.clone());
     let databases = Databases::new(writer.clone(), databases::Environment::read(variable));
     let mut tasks = JoinSet::new();
-    {
-        let reconciler = reconciler.clone();
-        tasks.spawn(async move { reconciler.run().await });
-    }
+    let looking = reconciler.clone();
+    tasks.spawn(async move { looking.run().await });
     first_look(&writer, &reconciler).await;
     let (end, ending) = watch::channel(false);
     let socket_from = if socket.inherited { "systemd" } else { "self" };
@@ -101,10 +101,12 @@ pub async fn run(
         log,
     };
     let reloader = Reloader::new(sources.clone(), config.clone(), governed);
+    let releaser = Releaser::new(writer.clone(), reconciler.clone(), history.clone(), databases.clone());
     let (listener, unlink) = socket.into_parts();
     let service = Service::new(Parts {
         writer: writer.clone(),
         reconciler: reconciler.clone(),
+        gc: Gc::new(releaser.clone(), engine.clone(), &registry_path),
         history,
         engine: engine.clone(),
         databases: databases.clone(),
@@ -123,7 +125,7 @@ pub async fn run(
             .with_context(|| format!("can't listen on {address}"))?;
         servers.spawn(serve(Listener::Tcp(tcp), context));
     }
-    work(&mut tasks, &writer, &reconciler, (engine, databases, roots), resyncs);
+    work(&mut tasks, &reconciler, (releaser, engine, databases, roots), resyncs);
     if let Some(interval) = systemd::watchdog_interval() {
         tasks.spawn(systemd::watchdog(writer.clone(), interval));
     }
@@ -157,15 +159,16 @@ fn broken(ended: Option<Result<(), JoinError>>) -> anyhow::Result<()> {
 /// Starts what goes on whether or not somebody asks.
 fn work(
     tasks: &mut JoinSet<()>,
-    writer: &Writer,
     reconciler: &Reconciler,
-    (engine, databases, roots): (Engine, Databases, Arc<Roots>),
+    (releaser, engine, databases, roots): (Releaser, Engine, Databases, Arc<Roots>),
     resyncs: watch::Receiver<Duration>,
 ) {
+    let (recording, there) = (releaser.clone(), engine.clone());
     let (sweeping, sweeps) = (reconciler.clone(), resyncs.clone());
+    let looks = resyncs.clone();
+    tasks.spawn(async move { recorder::run(&recording.writer, &recording.history, &there, looks).await });
     tasks.spawn(async move { sweeping.sweep(sweeps).await });
-    let (releasing, writer, holding) = (reconciler.clone(), writer.clone(), databases.clone());
-    tasks.spawn(async move { release::run(&writer, &releasing, &engine, &holding).await });
+    tasks.spawn(async move { releaser.run(&engine).await });
     tasks.spawn(async move { databases.run(resyncs).await });
     reconciler.set_roots_listener(Arc::clone(&roots) as _);
     let searching = reconciler.clone();

@@ -11,6 +11,7 @@ pub mod databases;
 pub mod domain;
 pub mod engine;
 pub mod env_files;
+pub mod gc;
 pub mod git;
 pub mod http;
 pub mod listeners;

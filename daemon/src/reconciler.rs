@@ -484,7 +484,7 @@ fn decide(
         reconcile(ledger, observation, system)?;
     let changed = records.iter().filter_map(|record| match record {
         Record::Repository(now) => ledger.repository(now.id).map(|before| (before, now)),
-        Record::Allocation { .. } | Record::Trusted { .. } | Record::Revoked(_) => None,
+        _ => None,
     });
     let displaced = changed
         .filter(|(before, now)| before.watched && (before.common_dir != now.common_dir || !now.watched))
@@ -502,7 +502,8 @@ pub fn watched_common_dirs(snapshot: &Snapshot) -> Vec<PathBuf> {
     watched.map(|repository| repository.common_dir.clone()).collect()
 }
 
-fn as_recorded(allocation: &Allocation) -> Recorded {
+/// What an observer has to know of an allocation to look for it.
+pub fn as_recorded(allocation: &Allocation) -> Recorded {
     Recorded {
         id: allocation.id,
         git_dir: allocation.git_dir.clone(),

@@ -1,5 +1,6 @@
 //! Stale allocations of which nothing is left are released, so that their offsets can be given again.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tracing::debug;
@@ -8,77 +9,157 @@ use wtd_protocol::State;
 use crate::databases::Databases;
 use crate::domain::allocation::Allocation;
 use crate::domain::draft::{Draft, Surroundings, set_state};
-use crate::engine::Engine;
+use crate::domain::gc::release::waits_for;
+use crate::domain::gc::{EngineView, Looks};
+use crate::domain::identity::AllocationId;
+use crate::engine::{Connection, Engine, Host};
 use crate::reconciler::Reconciler;
 use crate::registry::{Decision, Writer};
+use crate::store::History;
 
-/// Releases what can be released whenever something may have become stale, and at every sweep. Until the future is
-/// dropped.
-pub async fn run(writer: &Writer, reconciler: &Reconciler, engine: &Engine, databases: &Databases) {
-    loop {
-        release(writer, reconciler, engine, databases).await;
-        reconciler.stale().await;
-    }
+/// What releasing takes; clones are handles to the same.
+#[derive(Debug, Clone)]
+pub struct Releaser {
+    /// The registry's writer.
+    pub writer: Writer,
+    /// The reconciler: a worktree that found no offset is looked at again.
+    pub reconciler: Reconciler,
+    /// The registry's past.
+    pub history: History,
+    databases: Databases,
 }
 
-async fn release(writer: &Writer, reconciler: &Reconciler, engine: &Engine, databases: &Databases) {
-    let snapshot = writer.snapshot();
-    let stale: Vec<Arc<Allocation>> = snapshot.ledger.in_state(State::Stale).cloned().collect();
-    if stale.is_empty() {
-        return;
+impl Releaser {
+    /// A releaser that works with these.
+    pub fn new(writer: Writer, reconciler: Reconciler, history: History, databases: Databases) -> Self {
+        Self { writer, reconciler, history, databases }
     }
-    // An engine that can't be asked may have anything.
-    let left = match engine.left_overs(&stale).await {
-        Ok(left) => left,
-        Err(error) => {
-            return debug!(error = &error as &dyn std::error::Error, "stale allocations wait for the engine");
-        }
-    };
-    let bare: Vec<_> = stale.into_iter().filter(|allocation| !left.contains_key(&allocation.id)).collect();
-    let (on_servers, nowhere): (Vec<_>, Vec<_>) =
-        bare.into_iter().partition(|allocation| !allocation.objects.is_empty());
-    let mut released = commit(writer, nowhere).await;
-    for allocation in on_servers {
-        // Held until the release is recorded: nothing is made for it meanwhile.
-        if let Some(_reservation) = databases.reserve(allocation.id)
-            && databases.has_nothing_of(&allocation).await
-        {
-            released |= commit(writer, vec![allocation]).await;
-        }
-    }
-    if !released {
-        return;
-    }
-    // Worktrees that found no offset have another chance now.
-    let snapshot = writer.snapshot();
-    for id in snapshot.repositories_in_want() {
-        if let Some(repository) = snapshot.ledger.repository(id) {
-            reconciler.mark(&repository.common_dir);
-        }
-    }
-}
 
-/// Releases allocations of which nothing is left; true if any is released.
-async fn commit(writer: &Writer, bare: Vec<Arc<Allocation>>) -> bool {
-    if bare.is_empty() {
-        return false;
+    /// Releases what can be released whenever something may have become stale, and at every sweep. Until the future is
+    /// dropped.
+    pub async fn run(&self, engine: &Engine) {
+        loop {
+            self.release(engine, true).await;
+            self.reconciler.stale().await;
+        }
     }
-    let committed = writer
-        .commit(move |ledger, system| {
+
+    /// Releases every stale allocation of which nothing is left. `is_own`: the engine is the daemon's own; another one,
+    /// that a person named, has a say only on allocations that it was seen with.
+    pub async fn release(&self, engine: &Engine, is_own: bool) {
+        let snapshot = self.writer.snapshot();
+        let stale: Vec<Arc<Allocation>> = snapshot.ledger.in_state(State::Stale).cloned().collect();
+        if stale.is_empty() {
+            return;
+        }
+        match self.bare(&stale, engine, is_own).await {
+            Ok(bare) => self.end(bare, "nothing is left of it").await,
+            // An engine that can't be asked may have anything.
+            Err(why) => debug!(why, "stale allocations wait"),
+        }
+    }
+
+    /// Those of the stale allocations of which nothing is left on any engine.
+    async fn bare(
+        &self,
+        stale: &[Arc<Allocation>],
+        engine: &Engine,
+        is_own: bool,
+    ) -> Result<Vec<Arc<Allocation>>, String> {
+        if engine.is_configured_away() {
+            return Ok(stale.to_vec());
+        }
+        let ids: Vec<AllocationId> = stale.iter().map(|allocation| allocation.id).collect();
+        let looks = self.history.looks(&ids).await.map_err(|error| error.to_string())?;
+        let Some(connection) = engine.open().await.map_err(|error| error.to_string())? else {
+            // On a machine that has had none for as long as they lived, nothing can be left in one.
+            return Ok(stale.iter().filter(|it| is_own && !looks.contains_key(&it.id)).cloned().collect());
+        };
+        let mut answered = vec![connection.view().await.map_err(|error| error.to_string())?];
+        answered.extend(others(&looks, &answered).await);
+        let nothing = |allocation: &&Arc<Allocation>| {
+            let looks = looks.get(&allocation.id).map_or(&[][..], Vec::as_slice);
+            match waits_for(allocation, looks, &answered) {
+                Some(why) => {
+                    debug!(worktree = %allocation.path.display(), why, "stale allocation waits");
+                    false
+                }
+                None => true,
+            }
+        };
+        let has_a_say = |allocation: &&Arc<Allocation>| is_own || looks.contains_key(&allocation.id);
+        Ok(stale.iter().filter(has_a_say).filter(nothing).cloned().collect())
+    }
+
+    /// Releases these stale allocations, if they are as they were when that was decided, and once nothing is left of them
+    /// on a database server either.
+    pub async fn end(&self, stale: Vec<Arc<Allocation>>, reason: &'static str) {
+        let (on_servers, nowhere): (Vec<_>, Vec<_>) =
+            stale.into_iter().partition(|allocation| !allocation.objects.is_empty());
+        let mut released = self.commit(nowhere, reason).await;
+        for allocation in on_servers {
+            // Held until the release is recorded: nothing is made for it meanwhile.
+            if let Some(_reservation) = self.databases.reserve(allocation.id)
+                && self.databases.has_nothing_of(&allocation).await
+            {
+                released |= self.commit(vec![allocation], reason).await;
+            }
+        }
+        if !released {
+            return;
+        }
+        // Worktrees that found no offset have another chance now.
+        let snapshot = self.writer.snapshot();
+        for id in snapshot.repositories_in_want() {
+            if let Some(repository) = snapshot.ledger.repository(id) {
+                self.reconciler.mark(&repository.common_dir);
+            }
+        }
+    }
+
+    /// Records the release; true if any is released.
+    async fn commit(&self, bare: Vec<Arc<Allocation>>, reason: &'static str) -> bool {
+        if bare.is_empty() {
+            return false;
+        }
+        let step = self.writer.commit(move |ledger, system| {
             let mut draft = Draft::new(ledger);
             for allocation in &bare {
                 // Only as it was when the engine was asked: a worktree that came back has a right to its data.
                 if ledger.allocation(allocation.id).is_some_and(|now| now == allocation) {
                     let mut after = (**allocation).clone();
-                    set_state(&mut after, State::Released, "nothing is left of it", system.now());
+                    set_state(&mut after, State::Released, reason, system.now());
                     draft.put(after)?;
                 }
             }
             Ok((Some(Decision { ledger: draft.ledger, records: draft.records, seen: None }), ()))
-        })
-        .await;
-    if let Err(error) = &committed {
-        debug!(error = error as &dyn std::error::Error, "nothing released");
+        });
+        let committed = step.await;
+        if let Err(error) = &committed {
+            debug!(error = error as &dyn std::error::Error, "nothing released");
+        }
+        committed.is_ok()
     }
-    committed.is_ok()
+}
+
+/// What the other engines have that were seen while these allocations lived, as far as they answer where they were.
+async fn others(looks: &Looks, answered: &[EngineView]) -> Vec<EngineView> {
+    let is_other = |id| answered.iter().all(|view| view.id != id);
+    let places: BTreeSet<_> = looks
+        .values()
+        .flatten()
+        .filter(|look| is_other(look.engine.clone()))
+        .map(|look| (look.engine.clone(), look.host.clone()))
+        .collect();
+    let mut views = Vec::new();
+    for (id, host) in places {
+        let Ok(host) = Host::new(&host) else { continue };
+        if let Ok(connection) = Connection::open(host).await
+            && *connection.id() == id
+            && let Ok(view) = connection.view().await
+        {
+            views.push(view);
+        }
+    }
+    views
 }

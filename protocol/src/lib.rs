@@ -9,6 +9,7 @@
 //! apart work together.
 
 pub mod allocation_file;
+pub mod gc;
 pub mod health;
 pub mod path_text;
 pub mod problem;

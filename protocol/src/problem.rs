@@ -39,6 +39,12 @@ pub enum ProblemType {
     /// The content that is to be trusted is not the one that is there.
     #[serde(rename = "urn:wtd:problem:content-changed")]
     ContentChanged,
+    /// The container engine can't be asked, or failed.
+    #[serde(rename = "urn:wtd:problem:engine-unavailable")]
+    EngineUnavailable,
+    /// Another gc is under way.
+    #[serde(rename = "urn:wtd:problem:gc-running")]
+    GcRunning,
     /// The registry knows nothing of what was asked.
     #[serde(rename = "urn:wtd:problem:not-registered")]
     NotRegistered,
@@ -70,9 +76,9 @@ impl ProblemType {
             Self::PathUnreadable => 422,
             Self::BadRequest | Self::UnreadableBody => 400,
             Self::Forbidden => 403,
-            Self::VolumeExists | Self::InvalidConfiguration | Self::ContentChanged => 409,
+            Self::VolumeExists | Self::GcRunning | Self::InvalidConfiguration | Self::ContentChanged => 409,
             Self::OffsetsExhausted => 507,
-            Self::RegistryUnavailable | Self::ShuttingDown => 503,
+            Self::RegistryUnavailable | Self::EngineUnavailable | Self::ShuttingDown => 503,
             Self::Timeout => 504,
             Self::Internal | Self::Other => 500,
         }
@@ -89,8 +95,10 @@ impl ProblemType {
             Self::UnreadableBody => "unreadable body",
             Self::Forbidden => "forbidden",
             Self::OffsetsExhausted => "no offset left",
-            Self::VolumeExists => "the worktree's volume exists",
             Self::ContentChanged => "the content has changed",
+            Self::VolumeExists => "the volume exists",
+            Self::EngineUnavailable => "the container engine can't be asked",
+            Self::GcRunning => "another gc is under way",
             Self::NotRegistered => "not registered",
             Self::InvalidConfiguration => "the configuration is invalid",
             Self::RegistryUnavailable => "the registry can't be written",

@@ -11,6 +11,10 @@ pub const REPOSITORIES: &str = "/v1/repositories";
 /// `GET`: what a worktree's configuration declares that takes trust; `PUT`: trust it; `DELETE`: trust nothing of the
 /// repository any more.
 pub const TRUST: &str = "/v1/trust";
+/// `POST`: what removed worktrees left, listed or dropped.
+pub const GC: &str = "/v1/gc";
+/// `POST`: brings a volume back that `gc --backup` wrote to a file.
+pub const RESTORE: &str = "/v1/restore";
 /// `GET`: changes of allocations as server-sent events.
 pub const EVENTS: &str = "/v1/events";
 /// `GET`: what the daemon is and how it fares.

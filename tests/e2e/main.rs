@@ -23,6 +23,10 @@ mod docs;
 #[cfg(test)]
 mod env_files;
 #[cfg(test)]
+mod gc;
+#[cfg(test)]
+mod gc_keeps;
+#[cfg(test)]
 mod hook;
 #[cfg(test)]
 mod hook_beside;

@@ -10,6 +10,8 @@ use wtd_protocol::{ChangeKind, State};
 
 use super::allocation::{Allocation, DatabaseVolume, Ending, Moment, Port, Repository};
 use super::allocator::{self, Exhausted, Rules, Taken};
+use super::gc::Look;
+use super::gc::removal::Removal;
 use super::identity::{AllocationId, RepositoryId};
 use super::ledger::{Ledger, Overlap};
 use super::names;
@@ -57,6 +59,22 @@ pub enum Record {
     },
     /// A person took back what they had trusted in a repository.
     Revoked(RepositoryId),
+    /// A first look at an engine, for an allocation that lives.
+    Look {
+        /// The allocation.
+        allocation: AllocationId,
+        /// What was found.
+        look: Arc<Look>,
+    },
+    /// Something that gc is about to remove.
+    Removal(Arc<Removal>),
+    /// What came of it, in a word or a sentence.
+    Removed {
+        /// What was to be removed.
+        removal: Arc<Removal>,
+        /// What came of it.
+        outcome: String,
+    },
 }
 
 /// The ledger with the step's records applied, and the records themselves.

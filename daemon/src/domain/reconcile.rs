@@ -394,8 +394,10 @@ impl Step<'_> {
 }
 
 /// Whether a worktree that git does not list is proven removed.
-enum Removal {
+pub(super) enum Removal {
+    /// It is; how.
     Proven(&'static str),
+    /// It is not; why.
     Unproven(String),
     /// The observation says nothing about it.
     Unanswered,
@@ -404,7 +406,7 @@ enum Removal {
 /// The contract's "proven removed": git answers and no longer lists it, *and* its directory is gone or points elsewhere,
 /// *and* the nearest directory above is on the device that the worktree was on. (That the common dir exists is why we
 /// are here.)
-fn removal(allocation: &Allocation, absence: &Absence) -> Removal {
+pub(super) fn removal(allocation: &Allocation, absence: &Absence) -> Removal {
     let device = match &absence.directory {
         DirectoryLook::Gone { device_above } => *device_above,
         DirectoryLook::PointsElsewhere { device } => Some(*device),

@@ -15,10 +15,12 @@ use wtd_protocol::{State, routes as paths};
 use super::Context;
 
 /// The routes that are told apart; everything else is `other`, so that nobody's paths become labels.
-const ROUTES: [&str; 8] = [
+const ROUTES: [&str; 10] = [
     paths::WORKTREES,
     paths::REASSIGN,
     paths::REPOSITORIES,
+    paths::GC,
+    paths::RESTORE,
     paths::EVENTS,
     paths::HEALTH,
     paths::CHECKS,

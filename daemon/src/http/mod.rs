@@ -2,6 +2,7 @@
 //! answer together; they decide nothing.
 
 mod events;
+mod gc;
 mod guard;
 mod metrics;
 mod openapi;
@@ -46,6 +47,8 @@ pub fn router(context: Context) -> Router {
             get(routes::list_repositories).put(routes::put_repository).delete(routes::forget_repository),
         )
         .route(paths::TRUST, get(trust::show_trust).put(trust::put_trust).delete(trust::revoke_trust))
+        .route(paths::GC, post(gc::gc).layer(DefaultBodyLimit::max(gc::MAX_BODY)))
+        .route(paths::RESTORE, post(gc::restore))
         .route(paths::EVENTS, get(events::events))
         .route(paths::HEALTH, get(routes::health))
         .route(paths::CHECKS, get(routes::checks))

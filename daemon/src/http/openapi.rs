@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 use utoipa::OpenApi;
 
 use super::events::__path_events;
+use super::gc::{__path_gc, __path_restore};
 use super::metrics::__path_serve_metrics;
 use super::routes::{
     __path_checks, __path_forget_repository, __path_health, __path_list_repositories, __path_list_worktrees,
@@ -28,13 +29,15 @@ use super::trust::{__path_put_trust, __path_revoke_trust, __path_show_trust};
         show_trust,
         put_trust,
         revoke_trust,
+        gc,
+        restore,
         events,
         health,
         checks,
         reload,
         serve_metrics
     ),
-    components(schemas(wtd_protocol::Problem, wtd_protocol::Change))
+    components(schemas(wtd_protocol::Problem, wtd_protocol::Change, wtd_protocol::gc::GcEvent))
 )]
 struct Document;
 

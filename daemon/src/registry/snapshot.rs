@@ -51,6 +51,7 @@ impl Snapshot {
                         self.render(allocation);
                     }
                 }
+                Record::Look { .. } | Record::Removal(_) | Record::Removed { .. } => {}
             }
         }
     }

@@ -16,6 +16,7 @@ use wtd_protocol::{Health, PathText, Problem, ProblemType, State};
 
 use crate::databases::Databases;
 use crate::engine::Engine;
+use crate::gc::Gc;
 use crate::reconciler::Reconciler;
 use crate::registry::{WriteError, Writer};
 use crate::reload::{ReloadError, Reloader};
@@ -38,6 +39,8 @@ pub struct Parts {
     pub engine: Engine,
     /// The databases and schemas of worktrees.
     pub databases: Databases,
+    /// gc.
+    pub gc: Gc,
     /// The daemon's configuration.
     pub reloader: Reloader,
     /// The registry's file.
@@ -114,7 +117,7 @@ impl Service {
 }
 
 /// A write that failed, as the caller hears of it.
-fn write_problem(error: &WriteError) -> Problem {
+pub(crate) fn write_problem(error: &WriteError) -> Problem {
     match error {
         WriteError::Store(why) => Problem::new(
             ProblemType::RegistryUnavailable,

@@ -8,6 +8,7 @@ use wtd_protocol::{Problem, ProblemType, State};
 use super::{Service, write_problem};
 use crate::domain::allocation::{Allocation, Ending};
 use crate::domain::draft::{Draft, Record, Surroundings};
+use crate::domain::gc::belongings::left_overs;
 use crate::domain::identity::AllocationId;
 use crate::domain::observation::{Claim, ObservedWorktree, Presence};
 use crate::registry::{Decision, allocation_file};
@@ -122,10 +123,7 @@ impl Service {
         }
     }
 
-    async fn refuse_while_volumes_exist(
-        &self,
-        allocation: &std::sync::Arc<Allocation>,
-    ) -> Result<(), Problem> {
+    async fn refuse_while_volumes_exist(&self, allocation: &Allocation) -> Result<(), Problem> {
         let refusal = |why: String| {
             Problem::new(
                 ProblemType::VolumeExists,
@@ -137,14 +135,14 @@ impl Service {
                 "`--force` moves the worktree and leaves the data where it is",
             )
         };
-        match self.0.engine.left_overs(std::slice::from_ref(allocation)).await {
-            Ok(found) => match found.get(&allocation.id).and_then(|names| names.first()) {
-                Some(name) => Err(refusal(format!("{name} exists"))),
-                None => Ok(()),
-            },
-            Err(why) => {
-                Err(refusal(format!("the container engine can't say whether its volume exists ({why})")))
-            }
+        let unknown = |why: crate::engine::EngineError| {
+            refusal(format!("the container engine can't say whether its volume exists ({why})"))
+        };
+        let Some(connection) = self.0.engine.open().await.map_err(unknown)? else { return Ok(()) };
+        let view = connection.view().await.map_err(unknown)?;
+        match left_overs(allocation, &view).first() {
+            Some(name) => Err(refusal(format!("{name} exists"))),
+            None => Ok(()),
         }
     }
 

@@ -5,6 +5,7 @@
 //! newtype. What it buys is bought by the tests below it instead, which run every statement of this module
 //! against the migrated schema.
 
+mod gc;
 mod open;
 mod rows;
 
@@ -181,6 +182,11 @@ async fn write(
                 let wire = wire::allocation(allocation, common_dir.unwrap_or(&allocation.git_dir), false);
                 let sequence = rows::append_history(&mut transaction, allocation, kind, &wire, now).await?;
                 changes.push(Change { sequence, at: wire::time(now), kind, allocation: wire });
+            }
+            Record::Look { allocation, look } => gc::put_look(&mut transaction, *allocation, look).await?,
+            Record::Removal(removal) => gc::put_removal(&mut transaction, removal, now).await?,
+            Record::Removed { removal, outcome } => {
+                gc::end_removal(&mut transaction, removal, outcome, now).await?;
             }
         }
     }

@@ -43,7 +43,7 @@ fn foreign(column: &str, why: impl std::fmt::Display) -> Error {
     Error::ColumnDecode { index: column.to_owned(), source: why.to_string().into() }
 }
 
-fn uuid(row: &SqliteRow, column: &str) -> Result<Uuid, Error> {
+pub(super) fn uuid(row: &SqliteRow, column: &str) -> Result<Uuid, Error> {
     Uuid::try_parse(row.try_get(column)?).map_err(|why| foreign(column, why))
 }
 
@@ -79,7 +79,7 @@ fn json<T: for<'de> Deserialize<'de>>(row: &SqliteRow, column: &str) -> Result<T
     serde_json::from_str(row.try_get(column)?).map_err(|why| foreign(column, why))
 }
 
-fn to_json(value: &impl Serialize) -> Result<String, Error> {
+pub(super) fn to_json(value: &impl Serialize) -> Result<String, Error> {
     serde_json::to_string(value).map_err(|why| Error::Encode(why.into()))
 }
 
@@ -264,7 +264,7 @@ pub(super) async fn put(connection: &mut SqliteConnection, allocation: &Allocati
     .execute(&mut *connection)
     .await?;
     if allocation.state == State::Released {
-        return Ok(());
+        return super::gc::delete_looks(connection, &id).await;
     }
     put_ports(connection, &id, allocation).await?;
     put_volumes(connection, &id, allocation).await?;

@@ -3,6 +3,7 @@
 mod binaries;
 mod cutter;
 mod daemon;
+pub(crate) mod engine;
 mod events;
 mod http;
 mod machine;

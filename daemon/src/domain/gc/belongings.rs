@@ -1,0 +1,70 @@
+//! What a container engine has of an allocation.
+
+use super::{Container, EngineView, Volume};
+use crate::domain::allocation::Allocation;
+
+/// The label that says which allocation a volume belongs to.
+pub const ALLOCATION_LABEL: &str = "dev.wtd.allocation";
+
+/// The label in which Compose names the project (Compose specification, "labels").
+pub const COMPOSE_PROJECT_LABEL: &str = "com.docker.compose.project";
+
+/// The label in which Compose names a volume as the Compose file does.
+pub const COMPOSE_VOLUME_LABEL: &str = "com.docker.compose.volume";
+
+/// The label in which Compose names the directory that the project was started from.
+pub const COMPOSE_WORKING_DIR_LABEL: &str = "com.docker.compose.project.working_dir";
+
+/// What the names of the volumes begin with that Compose makes for the allocation's project; none for a main
+/// worktree, whose project's name is not wtd's.
+pub fn compose_prefix(allocation: &Allocation) -> Option<String> {
+    allocation.compose_project.as_ref().map(|project| format!("{project}_"))
+}
+
+/// Whether the volume carries the allocation's label.
+pub fn is_labelled(allocation: &Allocation, volume: &Volume) -> bool {
+    volume.labels.get(ALLOCATION_LABEL).is_some_and(|label| *label == allocation.id.to_string())
+}
+
+/// Whether a volume would be opened by a worktree with the allocation's offset and names: it has its label, a recorded
+/// name, or the name that Compose gives the volumes of its project. A volume to which the project's Compose file gives
+/// a name of its own is not the worktree's, as every other worktree opens it too.
+pub fn is_volume_of(allocation: &Allocation, volume: &Volume) -> bool {
+    is_labelled(allocation, volume)
+        || allocation.own_volumes().any(|name| name.as_str() == volume.name)
+        || is_of_project(allocation, volume)
+}
+
+fn is_of_project(allocation: &Allocation, volume: &Volume) -> bool {
+    let Some(project) = &allocation.compose_project else { return false };
+    let label = |name| volume.labels.get(name).map(String::as_str);
+    label(COMPOSE_PROJECT_LABEL) == Some(project.as_str())
+        && label(COMPOSE_VOLUME_LABEL).is_some_and(|short| volume.name == format!("{project}_{short}"))
+}
+
+/// Whether a container is of the Compose project that wtd named for the worktree, started in it.
+pub fn is_container_of(allocation: &Allocation, container: &Container) -> bool {
+    let Some(project) = &allocation.compose_project else { return false };
+    let label = |name| container.labels.get(name).map(String::as_str);
+    label(COMPOSE_PROJECT_LABEL) == Some(project.as_str())
+        && label(COMPOSE_WORKING_DIR_LABEL)
+            .is_some_and(|directory| std::path::Path::new(directory).starts_with(&allocation.path))
+}
+
+/// Whether a container is of a Compose project with the name that wtd gave the worktree's, wherever it was started.
+fn has_project_name(allocation: &Allocation, container: &Container) -> bool {
+    allocation.compose_project.as_ref().is_some_and(|ours| {
+        container.labels.get(COMPOSE_PROJECT_LABEL).is_some_and(|name| name == ours.as_str())
+    })
+}
+
+/// What is left of an allocation, by kind and name. While there is anything, its offset is nobody else's: a worktree
+/// with the same offset would open it.
+pub fn left_overs(allocation: &Allocation, engine: &EngineView) -> Vec<String> {
+    let volumes = engine.volumes.iter().filter(|volume| is_volume_of(allocation, volume));
+    let containers = engine.containers.iter().filter(|container| has_project_name(allocation, container));
+    volumes
+        .map(|volume| format!("volume {}", volume.name))
+        .chain(containers.map(|container| format!("container {}", container.name)))
+        .collect()
+}

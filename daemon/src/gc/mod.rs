@@ -1,0 +1,154 @@
+//! gc at work: what of removed worktrees is left on container engines, and dropping it when a person asks.
+//!
+//! [`survey`] gathers what the plan is made from, [`run`] carries out what a person was shown, [`report`] puts both into
+//! the words of the API, [`backup`] keeps what is dropped and brings it back. [`recorder`] notes which engine was there while an allocation lived. Nothing is ever dropped but
+//! by a request.
+
+pub mod backup;
+pub mod recorder;
+pub mod report;
+pub mod run;
+pub mod survey;
+
+mod proofs;
+
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{Mutex, mpsc};
+use wtd_protocol::gc::{Age, GcEvent, GcReport, GcRequest, RestoreRequest};
+use wtd_protocol::{Problem, ProblemType};
+
+use crate::domain::gc::plan::Options;
+use crate::engine::{Engine, EngineError};
+use crate::registry::Writer;
+use crate::release::Releaser;
+use crate::store::StoreError;
+
+/// How long a run waits for one that is under way.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What gc works with; clones are handles to the same one.
+#[derive(Debug, Clone)]
+pub struct Gc(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    releaser: Releaser,
+    engine: Engine,
+    running: Arc<Mutex<()>>,
+    /// Stands for this registry on an engine that others use too.
+    owner: String,
+}
+
+/// A request, understood.
+#[derive(Debug, Clone)]
+pub struct Wish {
+    options: Options,
+    engine: Engine,
+    asks_no_engine: bool,
+    backup: Option<PathBuf>,
+    only: Option<Vec<String>>,
+}
+
+impl Gc {
+    /// A gc that works with these, for the registry at this path.
+    pub fn new(releaser: Releaser, engine: Engine, registry: &Path) -> Self {
+        let owner = Sha256::digest(registry.as_os_str().as_bytes());
+        let owner = owner.iter().take(8).fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+        Self(Arc::new(Parts { releaser, engine, running: Arc::default(), owner }))
+    }
+
+    fn writer(&self) -> &Writer {
+        &self.0.releaser.writer
+    }
+
+    /// What a request asks for.
+    pub fn wish(&self, request: &GcRequest) -> Result<Wish, Problem> {
+        let bad = |detail: &str| Problem::new(ProblemType::BadRequest, detail, "see /v1/openapi.json");
+        let backup = match &request.backup {
+            None => None,
+            Some(path) => {
+                let path = path.path().map_err(|error| bad(&error.to_string()))?;
+                if !path.is_absolute() {
+                    return Err(bad("the directory for backups has to be an absolute path"));
+                }
+                Some(path)
+            }
+        };
+        let Age { seconds } = request.older_than.unwrap_or_default();
+        let older_than_ms = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1000);
+        Ok(Wish {
+            options: Options { missing: request.missing, older_than_ms, down: request.down },
+            engine: self.engine(&request.engine),
+            asks_no_engine: request.no_engine,
+            backup,
+            only: request.only.clone(),
+        })
+    }
+
+    /// The engine that is meant.
+    pub fn engine(&self, hint: &wtd_protocol::gc::EngineHint) -> Engine {
+        self.0.engine.of_person(hint.docker_host.as_deref(), hint.docker_context.as_deref())
+    }
+
+    /// What a run would do now.
+    pub async fn plan(&self, wish: &Wish) -> Result<GcReport, Problem> {
+        let survey = self.survey(wish, true).await?;
+        Ok(report::of(&survey))
+    }
+
+    /// Looks at a file and at the engine that it is to be brought back to.
+    pub async fn restore(&self, request: &RestoreRequest) -> Result<backup::Restore, Problem> {
+        let bad = |detail: String| Problem::new(ProblemType::BadRequest, detail, "see /v1/openapi.json");
+        let path = request.file.path().map_err(|error| bad(error.to_string()))?;
+        if !path.is_absolute() {
+            return Err(bad("the file has to be given by an absolute path".to_owned()));
+        }
+        let connection = self.engine(&request.engine).open().await.map_err(|error| engine_problem(&error))?;
+        let Some(connection) = connection else {
+            return Err(Problem::new(
+                ProblemType::EngineUnavailable,
+                "there is no container engine on this machine",
+                "install one, or name one in DOCKER_HOST",
+            ));
+        };
+        backup::Restore::prepare(&self.0.owner, connection, path, request.volume.as_deref()).await
+    }
+
+    /// Begins a run, which goes on by itself as long as somebody hears of its events. One run at a time.
+    pub async fn begin(&self, wish: Wish) -> Result<mpsc::Receiver<GcEvent>, Problem> {
+        let lock = Arc::clone(&self.0.running).lock_owned();
+        let lock = tokio::time::timeout(PATIENCE, lock).await.map_err(|_| {
+            Problem::new(ProblemType::GcRunning, "another gc is under way", "wait until it has ended")
+        })?;
+        let survey = self.survey(&wish, false).await?;
+        let (events, heard) = mpsc::channel(16);
+        let this = self.clone();
+        tokio::spawn(async move {
+            run::Run::new(&this, wish, survey, events).run().await;
+            drop(lock);
+        });
+        Ok(heard)
+    }
+}
+
+/// An engine that gave no answer, as the caller hears of it.
+pub fn engine_problem(error: &EngineError) -> Problem {
+    Problem::new(
+        ProblemType::EngineUnavailable,
+        error.to_string(),
+        "start it, or name it in DOCKER_HOST; `wtd-client gc --no-engine` releases offsets if it is gone for good",
+    )
+}
+
+fn store_problem(error: &StoreError) -> Problem {
+    Problem::new(ProblemType::RegistryUnavailable, error.to_string(), "see `wtd-client doctor`")
+}
+
+fn shutting_down() -> Problem {
+    Problem::new(ProblemType::ShuttingDown, "the daemon is shutting down", "ask again")
+}

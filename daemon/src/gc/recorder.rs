@@ -1,0 +1,170 @@
+//! Notes which container engine is there while an allocation lives, and which volumes it has then: gc drops a volume only
+//! on an engine that was there, and only if it was not there before.
+//!
+//! It follows allocations and never holds one up.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
+use tracing::debug;
+use wtd_protocol::State;
+
+use crate::domain::allocation::Allocation;
+use crate::domain::draft::Record;
+use crate::domain::gc::belongings::compose_prefix;
+use crate::domain::gc::made_after::{is_there, names_to_look_for};
+use crate::domain::gc::{EngineId, Look};
+use crate::domain::identity::AllocationId;
+use crate::engine::{Connection, Engine, EngineError};
+use crate::registry::writer::now;
+use crate::registry::{Decision, Writer};
+use crate::store::History;
+
+/// The least time between two looks: many allocations are looked after together.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// What is recorded already.
+#[derive(Debug, Default)]
+struct Known {
+    /// The engine that was there at the last look.
+    connection: Option<Connection>,
+    /// The names that were looked for there, for each allocation.
+    names: HashMap<AllocationId, Vec<String>>,
+}
+
+/// Looks at the engine whenever an allocation was made or has other names, and every `resync`, for it may have been
+/// started, or be another one. Until the future is dropped.
+pub async fn run(
+    writer: &Writer,
+    history: &History,
+    engine: &Engine,
+    mut resyncs: watch::Receiver<Duration>,
+) {
+    let mut changes = writer.subscribe();
+    let mut known = Known::default();
+    let mut is_due = true;
+    loop {
+        if engine.is_configured_away() {
+            known = Known::default();
+        } else {
+            let wanting = known.wanting(writer);
+            if is_due || !wanting.is_empty() {
+                match known.look(writer, history, engine, wanting).await {
+                    Ok(()) => {}
+                    Err(why) => debug!(why, "the container engine is not recorded yet"),
+                }
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+        let resync = *resyncs.borrow();
+        is_due = tokio::select! {
+            () = tokio::time::sleep(resync) => true,
+            Ok(()) = resyncs.changed() => true,
+            change = changes.recv() => match change {
+                Ok(_) | Err(RecvError::Lagged(_)) => false,
+                Err(RecvError::Closed) => return,
+            },
+        };
+    }
+}
+
+impl Known {
+    /// The allocations that live and have names which were not looked for.
+    fn wanting(&self, writer: &Writer) -> Vec<Arc<Allocation>> {
+        let snapshot = writer.snapshot();
+        let is_wanting = |allocation: &&Arc<Allocation>| {
+            self.names.get(&allocation.id).is_none_or(|names| *names != names_to_look_for(allocation))
+        };
+        snapshot.ledger.in_state(State::Active).filter(is_wanting).cloned().collect()
+    }
+
+    /// One look at the engine, and its record.
+    async fn look(
+        &mut self,
+        writer: &Writer,
+        history: &History,
+        engine: &Engine,
+        mut wanting: Vec<Arc<Allocation>>,
+    ) -> Result<(), String> {
+        let failed = |error: EngineError| error.to_string();
+        let at = now();
+        // The list first, then which engine it is: a volume that is made meanwhile must not pass for an old one.
+        let early = match &self.connection {
+            Some(connection) => connection.volumes().await.ok(),
+            None => None,
+        };
+        let Some(connection) = engine.open().await.map_err(failed)? else {
+            *self = Self::default();
+            return Ok(());
+        };
+        let is_same = self
+            .connection
+            .as_ref()
+            .is_some_and(|last| last.id() == connection.id() && last.host() == connection.host());
+        let volumes = match early.filter(|_| is_same) {
+            Some(volumes) => volumes,
+            None => connection.volumes().await.map_err(failed)?,
+        };
+        if !is_same {
+            self.names = recorded(writer, history, connection.id()).await?;
+            wanting = self.wanting(writer);
+        }
+        let looks: Vec<(Arc<Allocation>, Arc<Look>)> = wanting
+            .into_iter()
+            .map(|allocation| {
+                let prefix = compose_prefix(&allocation);
+                let names: BTreeMap<String, bool> = names_to_look_for(&allocation)
+                    .into_iter()
+                    .map(|name| (name.clone(), is_there(&name, &volumes, prefix.as_deref())))
+                    .collect();
+                let (engine, host) = (connection.id().clone(), connection.host().to_string());
+                (allocation, Arc::new(Look { engine, host, at, names }))
+            })
+            .collect();
+        let records: Vec<Record> = looks
+            .iter()
+            .map(|(allocation, look)| Record::Look { allocation: allocation.id, look: Arc::clone(look) })
+            .collect();
+        if !records.is_empty() {
+            let step = writer.commit(move |ledger, _| {
+                // Only of what lives still: a stale allocation's data was made on the engine of before.
+                let lives = |record: &Record| {
+                    matches!(record, Record::Look { allocation, .. }
+                        if ledger.allocation(*allocation).is_some_and(|now| now.is_live()))
+                };
+                let records = records.into_iter().filter(lives).collect();
+                Ok((Some(Decision { ledger: ledger.clone(), records, seen: None }), ()))
+            });
+            step.await.map_err(|error| error.to_string())?;
+        }
+        self.names.extend(looks.iter().map(|(allocation, _)| (allocation.id, names_to_look_for(allocation))));
+        self.connection = Some(connection);
+        Ok(())
+    }
+}
+
+/// What the registry has of looks at this engine.
+async fn recorded(
+    writer: &Writer,
+    history: &History,
+    engine: &EngineId,
+) -> Result<HashMap<AllocationId, Vec<String>>, String> {
+    let live: Vec<Arc<Allocation>> = writer.snapshot().ledger.in_state(State::Active).cloned().collect();
+    let ids: Vec<AllocationId> = live.iter().map(|allocation| allocation.id).collect();
+    let looks = history.looks(&ids).await.map_err(|error| error.to_string())?;
+    let is_complete = |allocation: &&Arc<Allocation>| {
+        let here =
+            looks.get(&allocation.id).and_then(|looks| looks.iter().find(|look| look.engine == *engine));
+        here.is_some_and(|look| {
+            names_to_look_for(allocation).iter().all(|name| look.names.contains_key(name))
+        })
+    };
+    Ok(live
+        .iter()
+        .filter(is_complete)
+        .map(|allocation| (allocation.id, names_to_look_for(allocation)))
+        .collect())
+}

@@ -1,0 +1,123 @@
+//! A plan in the words of the API.
+
+use sha2::{Digest, Sha256};
+use wtd_protocol::PathText;
+use wtd_protocol::gc::{GcAction, GcContainer, GcItem, GcKind, GcOffset, GcReport, GcStack};
+
+use super::survey::Survey;
+use crate::domain::allocation::Allocation;
+use crate::domain::gc::EngineId;
+use crate::domain::gc::plan::{Action, Item, Stack};
+use crate::wire::time;
+
+/// What a survey found, and what would become of it.
+pub(super) fn of(survey: &Survey) -> GcReport {
+    let engine = &survey.engine.id;
+    GcReport {
+        engine: survey.connection.as_ref().map(|connection| connection.host().to_string()),
+        items: survey
+            .plan
+            .items
+            .iter()
+            .map(|it| GcItem { size: survey.sizes.get(&it.volume.name).copied(), ..item(it, engine) })
+            .collect(),
+        stacks: survey.plan.stacks.iter().map(|it| stack(it, engine)).collect(),
+        offsets: survey
+            .offsets
+            .iter()
+            .map(|(allocation, kept)| offset(allocation, kept.as_deref(), survey.asks_no_engine))
+            .collect(),
+        failure: None,
+    }
+}
+
+pub(super) fn item(item: &Item, engine: &EngineId) -> GcItem {
+    let allocation = &*item.allocation;
+    let PathText { text, base64 } = PathText::of(&allocation.path);
+    let (action, reason) = match &item.action {
+        Action::Drop(_) => (GcAction::Drop, gone(allocation)),
+        Action::Keep(keep) => (GcAction::Keep, keep.to_string()),
+    };
+    GcItem {
+        path: text,
+        path_base64: base64,
+        offset: allocation.offset.0,
+        kind: GcKind::Volume,
+        name: item.volume.name.clone(),
+        action,
+        reason,
+        done: false,
+        size: None,
+        backup: None,
+        since: time(allocation.since),
+        allocation: allocation.id.to_string(),
+        token: token_of_volume(item, engine),
+    }
+}
+
+pub(super) fn stack(stack: &Stack, engine: &EngineId) -> GcStack {
+    let allocation = &*stack.allocation;
+    let container = |it: &crate::domain::gc::Container| GcContainer {
+        id: it.id.clone(),
+        name: it.name.clone(),
+        state: it.state.clone(),
+    };
+    let mut parts = vec!["stack", engine.as_str()];
+    parts.extend(stack.containers.iter().map(|container| container.id.as_str()));
+    let (action, reason) = match &stack.keep {
+        None => (GcAction::Drop, gone(allocation)),
+        Some(keep) => (GcAction::Keep, keep.to_string()),
+    };
+    GcStack {
+        path: PathText::of(&allocation.path).text,
+        offset: allocation.offset.0,
+        project: allocation.compose_project.as_ref().map(ToString::to_string).unwrap_or_default(),
+        containers: stack.containers.iter().map(container).collect(),
+        action,
+        reason,
+        done: false,
+        token: token(allocation, &parts),
+    }
+}
+
+pub(super) fn offset(allocation: &Allocation, kept: Option<&str>, asks_no_engine: bool) -> GcOffset {
+    let (action, reason) = match kept {
+        Some(why) => (GcAction::Keep, why.to_owned()),
+        None if asks_no_engine => {
+            (GcAction::Drop, "no engine is asked whether data of it is left".to_owned())
+        }
+        None => (GcAction::Drop, "nothing of it is left then".to_owned()),
+    };
+    GcOffset {
+        path: PathText::of(&allocation.path).text,
+        offset: allocation.offset.0,
+        action,
+        reason,
+        done: false,
+        allocation: allocation.id.to_string(),
+        token: token(allocation, &["offset", allocation.state.as_str()]),
+    }
+}
+
+/// Why something of an allocation may be dropped.
+fn gone(allocation: &Allocation) -> String {
+    if allocation.reason.is_empty() { "its worktree is gone".to_owned() } else { allocation.reason.clone() }
+}
+
+/// Stands for a volume as it was seen: one that was made anew under the same name has another token.
+pub(super) fn token_of_volume(item: &Item, engine: &EngineId) -> String {
+    let volume = &item.volume;
+    let mut parts = vec!["volume", engine.as_str(), &volume.name, &volume.driver, &volume.created];
+    parts.extend(volume.labels.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]));
+    token(&item.allocation, &parts)
+}
+
+fn token(allocation: &Allocation, parts: &[&str]) -> String {
+    let mut digest = Sha256::new();
+    digest.update(allocation.id.0.as_bytes());
+    for part in parts {
+        digest.update((part.len() as u64).to_be_bytes());
+        digest.update(part.as_bytes());
+    }
+    digest.finalize().iter().take(16).fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+}

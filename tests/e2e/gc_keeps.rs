@@ -1,0 +1,249 @@
+//! What gc keeps on a real engine, each with its reason.
+
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::gc::{Scene, is_free, sandbox};
+use crate::harness::engine::{self, Engine};
+use crate::harness::{Ran, Sandbox, require};
+
+#[test]
+fn a_volume_in_use_is_kept() {
+    let Some(engine) = engine::shared() else { return };
+    let sandbox = sandbox(&engine.host());
+    let scene = Scene::new(&sandbox, engine);
+    let daemon = sandbox.daemon();
+    daemon.put(&scene.repo.path);
+    let (path, offset) = scene.add(&daemon, "one");
+    let volume = scene.volume(offset);
+    engine.volume(&volume, &[]);
+    let container = format!("{}-user", scene.stem);
+    engine.create(&container, &[&volume], &[]);
+    scene.repo.remove(&path);
+    let created = scene.kept(&[]);
+    assert!(created.contains(&container) && created.contains("created"), "{created}");
+    engine.remove(&container);
+    engine.run(&container, &[&volume], &[]);
+    let running = scene.kept(&["--down"]);
+    assert!(running.contains(&container) && running.contains("running"), "{running}");
+    engine.kill(&container);
+    let stopped = scene.kept(&["--down"]);
+    assert!(stopped.contains(&container) && stopped.contains("exited"), "{stopped}");
+    assert!(!is_free(&sandbox, &path));
+    engine.remove(&container);
+    assert!(scene.gc(&["-y"])[0].done);
+}
+
+#[test]
+fn a_volume_that_was_there_before_the_worktree_is_kept() {
+    let Some(engine) = engine::shared() else { return };
+    let sandbox = sandbox(&engine.host());
+    let scene = Scene::new(&sandbox, engine);
+    let daemon = sandbox.daemon();
+    daemon.put(&scene.repo.path);
+    let volume = scene.volume(10_000);
+    engine.volume(&volume, &[]);
+    let (path, offset) = scene.add(&daemon, "one");
+    assert_eq!(offset, 10_000);
+    // Docker 20.10 takes the last change of the top directory for the time when the volume was made.
+    std::fs::write(engine.content(&volume).join("used"), "").unwrap();
+    scene.repo.remove(&path);
+    let reason = scene.kept(&[]);
+    assert!(reason.contains("before"), "{reason}");
+    engine.remove_volume(&volume);
+}
+
+#[test]
+fn another_projects_volume_and_odd_ones_are_kept() {
+    let Some(engine) = engine::shared() else { return };
+    let sandbox = sandbox(&engine.host());
+    let scene = Scene::new(&sandbox, engine);
+    let daemon = sandbox.daemon();
+    daemon.put(&scene.repo.path);
+    let (path, offset) = scene.add(&daemon, "one");
+    let volume = scene.volume(offset);
+    scene.repo.remove(&path);
+    // Its worktree is gone, so while the volume is away the offset must not be given up between two of these.
+    let label = |name: &str, value: &str| json!({ "Name": volume, "Labels": { name: value } });
+    let held = format!("{}_held", scene.project(offset));
+    engine.compose_volume(&scene.project(offset), "held", &held);
+    let user = format!("{}-holder", scene.stem);
+    engine.create(&user, &[&held], &[]);
+    let anew = |body: serde_json::Value, why: &str| {
+        if engine.inspect(&volume).is_some() {
+            engine.remove_volume(&volume);
+        }
+        engine.volume_of(&body);
+        let lines = scene.gc(&["-y", "--missing", "--down"]);
+        let line = lines.iter().find(|line| line.name == volume).unwrap();
+        assert!(line.action == "keep" && line.reason.contains(why), "{line:#?}");
+        assert!(engine.inspect(&volume).is_some());
+    };
+    anew(label("com.docker.compose.project", "billing"), "billing");
+    anew(label("dev.wtd.allocation", "0191e5f0-0000-7000-8000-000000000000"), "allocation 0191e5f0");
+    let options = json!({ "type": "tmpfs", "device": "tmpfs", "o": "size=1m" });
+    anew(json!({ "Name": volume, "DriverOpts": options }), "driver options");
+    engine.remove_volume(&volume);
+    engine.remove(&user);
+    engine.remove_volume(&held);
+}
+
+#[test]
+fn an_external_volume_is_not_so_much_as_named() {
+    let Some(engine) = engine::shared() else { return };
+    let sandbox = sandbox(&engine.host());
+    let scene = Scene::new(&sandbox, engine);
+    let daemon = sandbox.daemon();
+    daemon.put(&scene.repo.path);
+    let (path, offset) = scene.add(&daemon, "one");
+    engine.volume(&scene.volume(offset), &[]);
+    let external = format!("{}_external", scene.stem);
+    engine.volume(&external, &[]);
+    let container = format!("{}-db-1", scene.project(offset));
+    let project = scene.project(offset);
+    engine.create(&container, &[&external], &Engine::stack(&project, path.to_str().unwrap()));
+    scene.repo.remove(&path);
+    let lines = scene.gc(&["-y", "--down"]);
+    assert!(lines.len() == 1 && lines[0].done && lines[0].name == scene.volume(offset), "{lines:#?}");
+    assert_eq!(scene.volumes(), std::slice::from_ref(&external));
+    engine.remove_volume(&external);
+}
+
+#[test]
+fn what_is_missing_locked_or_forgotten_is_kept_until_a_person_says_otherwise() {
+    let Some(engine) = engine::shared() else { return };
+    let sandbox = sandbox(&engine.host());
+    let scene = Scene::new(&sandbox, engine);
+    let daemon = sandbox.daemon();
+    daemon.put(&scene.repo.path);
+    let (path, offset) = scene.add(&daemon, "one");
+    let volume = scene.volume(offset);
+    engine.volume(&volume, &[]);
+    assert!(scene.gc(&["--dry-run", "--missing"]).is_empty(), "a live worktree's volume is not in the plan");
+    scene.repo.git(["worktree", "lock", path.to_str().unwrap()]);
+    let aside = sandbox.path("aside");
+    std::fs::rename(&path, &aside).unwrap();
+    daemon.await_state(&path, "missing");
+    let reason = scene.kept(&[]);
+    assert!(reason.contains("lock"), "{reason}");
+    let reason = scene.kept(&["--missing"]);
+    assert!(reason.contains("lock"), "not even then: {reason}");
+    scene.repo.git(["worktree", "unlock", path.to_str().unwrap()]);
+    let reason = scene.kept(&[]);
+    assert!(reason.contains("missing"), "{reason}");
+    let reason = scene.kept(&["--missing", "--older-than", "1h"]);
+    assert!(reason.contains("--older-than"), "{reason}");
+    // It comes back, and everything is as it was.
+    std::fs::rename(&aside, &path).unwrap();
+    daemon.await_state(&path, "active");
+    assert_eq!(sandbox.offset(&path), offset);
+    std::fs::remove_dir_all(&path).unwrap();
+    daemon.await_state(&path, "missing");
+    let lines = scene.gc(&["-y", "--missing"]);
+    assert!(lines.len() == 1 && lines[0].done, "{lines:#?}");
+    assert!(is_free(&sandbox, &path));
+
+    let (path, offset) = scene.add(&daemon, "two");
+    engine.volume(&scene.volume(offset), &[]);
+    sandbox.client(["forget", "-y", path.to_str().unwrap()]).ok();
+    let reason = scene.kept(&[]);
+    assert!(reason.contains("forgotten"), "{reason}");
+    let lines = scene.gc(&["-y", "--missing"]);
+    assert!(lines.len() == 1 && lines[0].done, "{lines:#?}");
+}
+
+#[test]
+fn a_repository_that_is_not_mounted_keeps_its_data() {
+    let Some(engine) = engine::shared() else { return };
+    let sandbox = sandbox(&engine.host());
+    let disk = sandbox.path("disk");
+    std::fs::create_dir_all(&disk).unwrap();
+    if !require::mounts(&disk) {
+        return;
+    }
+    let mount = |disk: &std::path::Path| {
+        Ran::of(Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(disk)).ok();
+    };
+    mount(&disk);
+    let mut scene = Scene::new(&sandbox, engine);
+    scene.repo = sandbox.repo(&format!("disk/{}", scene.stem));
+    let text = format!("[database]\nvolume = \"{}\"\n", scene.stem);
+    std::fs::write(scene.repo.path.join("wtd.toml"), text).unwrap();
+    let daemon = sandbox.daemon();
+    daemon.put(&scene.repo.path);
+    let (path, offset) = scene.add(&daemon, "one");
+    assert_eq!(offset, 10_000);
+    engine.volume(&scene.volume(offset), &[]);
+    // Git's own files are on the disk that goes, so nothing looks like a removal but the emptiness itself.
+    Ran::of(Command::new("umount").arg("-l").arg(&disk)).ok();
+    let reason = scene.kept(&[]);
+    assert!(reason.contains("missing"), "{reason}");
+    assert!(!is_free(&sandbox, &path));
+    // Another disk in its place proves nothing either.
+    mount(&disk);
+    scene.kept(&[]);
+    Ran::of(Command::new("umount").arg("-l").arg(&disk)).ok();
+    engine.remove_volume(&scene.volume(offset));
+}
+
+#[test]
+fn another_engine_is_let_alone_and_one_that_is_down_frees_nothing() {
+    let (Some(engine), Some(other)) = (engine::shared(), Engine::start()) else { return };
+    let sandbox = sandbox(&engine.host());
+    let scene = Scene::new(&sandbox, engine);
+    let daemon = sandbox.daemon();
+    daemon.put(&scene.repo.path);
+    let (path, offset) = scene.add(&daemon, "one");
+    let volume = scene.volume(offset);
+    engine.volume(&volume, &[]);
+    other.volume(&volume, &[]);
+    daemon.terminate();
+    scene.repo.remove(&path);
+
+    let elsewhere = |host: &str| format!("engine = \"{host}\"\nprobe = false\n");
+    sandbox.configure(&elsewhere(&other.host()));
+    let daemon = sandbox.daemon();
+    let plan = scene.gc(&["-y", "--missing"]);
+    assert!(
+        plan.len() == 1 && plan[0].action == "keep" && plan[0].reason.contains("another engine"),
+        "{plan:#?}"
+    );
+    assert!(other.inspect(&volume).is_some() && engine.inspect(&volume).is_some());
+    // Not even when this one has nothing of it: the other one has.
+    other.remove_volume(&volume);
+    daemon.terminate();
+    let daemon = sandbox.daemon();
+    daemon.await_state(&path, "stale");
+    sandbox.client(["gc", "-y"]).ok();
+    assert!(!is_free(&sandbox, &path));
+    daemon.terminate();
+
+    sandbox.configure(&elsewhere("unix:///nowhere/docker.sock"));
+    let daemon = sandbox.daemon();
+    let line = sandbox.client(["gc", "-y"]).fails(1);
+    assert!(line.contains("container engine") && line.contains("--no-engine"), "{line}");
+    daemon.await_state(&path, "stale");
+    let shown = sandbox.client(["gc", "--dry-run", "--no-engine"]).ok();
+    assert!(shown.contains(&format!("offset {offset} will be free")), "{shown}");
+    let done = sandbox.client(["gc", "-y", "--no-engine"]).ok();
+    assert!(done.contains(&format!("offset {offset}")), "{done}");
+    assert!(is_free(&sandbox, &path));
+    assert!(engine.inspect(&volume).is_some(), "its word is about the offset, not about data");
+    engine.remove_volume(&volume);
+}
+
+#[test]
+fn a_machine_without_an_engine_has_nothing_to_drop() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.daemon();
+    let repo = sandbox.repo("app");
+    daemon.put(&repo.path);
+    let path = repo.add("one");
+    daemon.await_agreement(&repo);
+    repo.remove(&path);
+    daemon.await_state(&path, "released");
+    let nothing = sandbox.client(["gc", "-y"]).ok();
+    assert!(nothing.contains("Nothing is left"), "{nothing}");
+    assert_eq!(sandbox.client(["gc", "--dry-run", "--json"]).ok().trim(), "[]");
+}
