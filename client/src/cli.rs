@@ -14,7 +14,7 @@ use crate::shell::{Hooked, Shell};
 
 /// Ports and names of a git worktree's own, for shells and programs.
 ///
-/// Exit codes: 0 done; 1 failed; 2 usage; 3 not in a worktree (get, exec, --strict); 4 the daemon cannot be
+/// Exit codes: 0 done; 1 failed; 2 usage; 3 not in a worktree (get, exec, env --write, --strict); 4 the daemon cannot be
 /// reached; 5 no offset left.
 #[derive(Debug, Parser)]
 #[command(name = "wtd-client", version, disable_help_subcommand = true)]

@@ -2,6 +2,7 @@
 //! variables, and is looked at whenever its repository is. What came of the last time is remembered here and nowhere
 //! else, since the next look finds it out again.
 
+use std::cell::LazyCell;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
@@ -19,18 +20,31 @@ use crate::domain::variables::variables;
 use crate::git::files;
 use crate::text::plain;
 
-/// The files that are kept, by repository. A repository without any has no entry.
+/// The files that are kept, by repository and allocation. A repository without any has no entry.
 #[derive(Debug, Default)]
-pub struct EnvFiles(Mutex<HashMap<RepositoryId, Vec<Report>>>);
+pub struct EnvFiles(Mutex<HashMap<RepositoryId, HashMap<AllocationId, Worktree>>>);
+
+/// The files of one worktree.
+#[derive(Debug, Clone)]
+struct Worktree {
+    allocation: Arc<Allocation>,
+    reports: Vec<Report>,
+}
 
 /// What came of one file.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Report {
-    allocation: AllocationId,
     path: PathBuf,
     /// The marks of a file that was found as it should be.
     marks: Option<Marks>,
     trouble: Option<Trouble>,
+}
+
+impl Report {
+    /// Whether the file is as it was when it was found as it should be. Opens nothing.
+    fn stands(&self) -> bool {
+        self.marks.is_some() && self.marks == marks(&self.path)
+    }
 }
 
 /// What is wrong with a file that should be kept.
@@ -46,40 +60,39 @@ pub struct Trouble {
 type Marks = (u64, u64, u64, i64, i64);
 
 impl EnvFiles {
-    fn lock(&self) -> MutexGuard<'_, HashMap<RepositoryId, Vec<Report>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<RepositoryId, HashMap<AllocationId, Worktree>>> {
         // Valid at every moment, so a panic elsewhere does not spoil it.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps the files of a repository's worktrees, and no others any more. Blocks.
+    /// Keeps the files of a repository's worktrees, and no others any more. Blocks. Those that are as they were left,
+    /// with the variables that they were left with, cost one `stat` each.
     pub fn keep(&self, repository: RepositoryId, worktrees: &[(Arc<Allocation>, Arc<Project>)]) {
-        let reports: Vec<Report> = worktrees
-            .iter()
-            .flat_map(|(allocation, project)| {
-                let variables = variables(allocation);
-                let block =
-                    Block::of(variables.iter().map(|(name, value)| (name.as_str(), OsStr::new(value))));
-                project.env_files.iter().map(move |file| keep(allocation, file, &block))
-            })
-            .collect();
-        let mut all = self.lock();
-        let before = all.remove(&repository).unwrap_or_default();
-        for report in &reports {
-            let known = before.iter().any(|old| old.path == report.path && old.trouble == report.trouble);
-            if let Some(trouble) = report.trouble.as_ref().filter(|_| !known) {
-                warn!(file = %report.path.display(), trouble = %trouble.what, "env file");
+        if worktrees.is_empty() {
+            self.lock().remove(&repository);
+            return;
+        }
+        let before = self.lock().get(&repository).cloned().unwrap_or_default();
+        let mut after = HashMap::with_capacity(worktrees.len());
+        for (allocation, project) in worktrees {
+            let known = before.get(&allocation.id);
+            let reports = keep_all(allocation, project, known);
+            for report in &reports {
+                let is_news =
+                    known.is_none_or(|known| !known.reports.iter().any(|old| old.trouble == report.trouble));
+                if let Some(trouble) = report.trouble.as_ref().filter(|_| is_news) {
+                    warn!(file = %report.path.display(), trouble = %trouble.what, "env file");
+                }
             }
+            after.insert(allocation.id, Worktree { allocation: Arc::clone(allocation), reports });
         }
-        if !reports.is_empty() {
-            all.insert(repository, reports);
-        }
+        self.lock().insert(repository, after);
     }
 
     /// Whether a file of the repository is not as it was left, so that a look is due. Opens nothing.
     pub fn differ(&self, repository: RepositoryId) -> bool {
-        let all = self.lock();
-        let reports = all.get(&repository).into_iter().flatten();
-        reports.into_iter().any(|report| report.marks.is_none() || report.marks != marks(&report.path))
+        let known = self.lock().get(&repository).cloned().unwrap_or_default();
+        known.values().flat_map(|worktree| &worktree.reports).any(|report| !report.stands())
     }
 
     /// Whether any file is kept.
@@ -90,16 +103,31 @@ impl EnvFiles {
     /// What is wrong with the files of an allocation.
     pub fn troubles(&self, allocation: &Allocation) -> Vec<Trouble> {
         let all = self.lock();
-        let reports = all.get(&allocation.repository).into_iter().flatten();
-        reports
-            .filter(|report| report.allocation == allocation.id)
-            .filter_map(|report| report.trouble.clone())
-            .collect()
+        let worktree = all.get(&allocation.repository).and_then(|worktrees| worktrees.get(&allocation.id));
+        let reports = worktree.into_iter().flat_map(|worktree| &worktree.reports);
+        reports.filter_map(|report| report.trouble.clone()).collect()
     }
 }
 
-fn keep(allocation: &Allocation, file: &EnvFilePath, block: &Block) -> Report {
-    let path = allocation.path.join(file.as_path());
+/// Keeps the files of one worktree; `known` is what came of them the last time.
+fn keep_all(allocation: &Arc<Allocation>, project: &Project, known: Option<&Worktree>) -> Vec<Report> {
+    let known = known.filter(|known| Arc::ptr_eq(&known.allocation, allocation));
+    let block = LazyCell::new(|| {
+        let variables = variables(allocation);
+        Block::of(variables.iter().map(|(name, value)| (name.as_str(), OsStr::new(value))))
+    });
+    let files = project.env_files.iter().map(|file| {
+        let path = allocation.path.join(file.as_path());
+        let report = known.and_then(|known| known.reports.iter().find(|report| report.path == path));
+        match report.filter(|report| report.stands()) {
+            Some(report) => report.clone(),
+            None => keep(allocation, file, path, &block),
+        }
+    });
+    files.collect()
+}
+
+fn keep(allocation: &Allocation, file: &EnvFilePath, path: PathBuf, block: &Block) -> Report {
     let name = plain(&file.as_path().to_string_lossy());
     // Taken before the file is read: what changes after that shows.
     let before = marks(&path);
@@ -117,7 +145,7 @@ fn keep(allocation: &Allocation, file: &EnvFilePath, block: &Block) -> Report {
             (None, Some(Trouble { what, remedy: error.why.remedy() }))
         }
     };
-    Report { allocation: allocation.id, path, marks, trouble }
+    Report { path, marks, trouble }
 }
 
 fn marks(path: &Path) -> Option<Marks> {

@@ -27,7 +27,7 @@ pub fn allocation(
 ) -> wtd_protocol::Allocation {
     let path = PathText::of(&allocation.path);
     let repository = PathText::of(common_dir);
-    let notice = allocation.untrusted.then(|| UNTRUSTED.to_owned());
+    let notice = (allocation.untrusted && allocation.is_live()).then(|| UNTRUSTED.to_owned());
     wtd_protocol::Allocation {
         id: allocation.id.to_string(),
         repository: repository.text,

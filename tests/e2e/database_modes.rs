@@ -84,7 +84,7 @@ fn in_schema_mode_each_worktree_is_told_its_own_schema_of_one_database() {
     let names = ["DB_MODE", "POSTGRES_DB", "DB_SCHEMA", "PGOPTIONS", "DB_URL_OPTIONS"];
     assert_eq!(
         names.map(|name| linked[name].as_str()),
-        ["schema", "shop", "shop_10000", "-c search_path=shop_10000", "options=-csearch_path%3Dshop_10000"]
+        ["schema", "shop", "shop_10000", "-csearch_path=shop_10000", "options=-csearch_path%3Dshop_10000"]
     );
     assert_eq!(main["DB_SCHEMA"], "shop_0");
     assert_eq!(rows.at(&one).schema.as_deref(), Some("shop_10000"));
@@ -93,7 +93,7 @@ fn in_schema_mode_each_worktree_is_told_its_own_schema_of_one_database() {
     let mut command =
         sandbox.client_command(["exec", "--", "sh", "-c", "echo \"${PGOPTIONS-none} ${DB_SCHEMA-none}\""]);
     let left =
-        [("WTD_NO_START", "1"), ("DB_MODE", "schema"), ("DB_SCHEMA", "s"), ("PGOPTIONS", "-c search_path=s")];
+        [("WTD_NO_START", "1"), ("DB_MODE", "schema"), ("DB_SCHEMA", "s"), ("PGOPTIONS", "-csearch_path=s")];
     let ran = Ran::of(command.envs(left).current_dir(&isolated.path));
     assert_eq!(ran.ok(), "none none\n");
 }

@@ -38,6 +38,11 @@ fn agents_have_the_worktrees_values() {
     run("agents.md");
 }
 
+#[test]
+fn env_files_have_the_worktrees_values() {
+    run("env-files.md");
+}
+
 /// A page that no test runs would be a page that nobody checks.
 #[test]
 fn every_page_with_a_command_is_run_by_a_test() {

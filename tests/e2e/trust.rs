@@ -307,6 +307,28 @@ fn trust_is_asked_for_on_a_terminal_and_nowhere_else() {
 }
 
 #[test]
+fn a_bare_repositorys_configuration_is_trusted_for_its_worktrees() {
+    let sandbox = Sandbox::new();
+    let _daemon = sandbox.daemon();
+    let source = sandbox.repo("source");
+    Ran::of(sandbox.command("git").args(["clone", "-q", "--bare", "source", "bare.git"])).ok();
+    let bare = Repo::at(&sandbox, &sandbox.path("bare.git"));
+    fs::write(bare.path.join("wtd.toml"), TOML).unwrap();
+    let tree = sandbox.path("tree");
+    bare.git(["worktree", "add", "-q", tree.to_str().unwrap(), "main"]);
+    sandbox.offset(&tree);
+    assert!(sandbox.list().at(&tree).untrusted);
+    let shown = sandbox.client_in(&bare.path, ["trust", "--show"]).quiet();
+    assert!(shown.contains("bare.git/wtd.toml") && shown.contains("not trusted"), "{shown}");
+    sandbox.client_in(&tree, ["trust", "-y"]).ok();
+    assert!(variable(&sandbox, &tree, "DATABASE_URL").is_some());
+    until("the file is there", || tree.join("kept.env").exists(), |there| *there);
+    assert!(!bare.path.join("kept.env").exists());
+    assert!(sandbox.client_in(&bare.path, ["trust"]).quiet().contains("trusted in all worktrees"));
+    drop(source);
+}
+
+#[test]
 fn a_template_that_cannot_be_made_is_left_out_and_told() {
     let sandbox = Sandbox::new();
     let _daemon = sandbox.daemon();

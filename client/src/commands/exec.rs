@@ -49,7 +49,7 @@ fn of_another_worktree(shell: &dyn Fn(&str) -> Option<String>) -> Vec<&'static s
         names.extend([DB_MODE, DB_SCHEMA, DB_URL_OPTIONS, REDIS_PREFIX]);
     }
     if let (Some(options), Some(schema)) = (shell(PGOPTIONS), shell(DB_SCHEMA))
-        && options.strip_prefix("-c search_path=") == Some(&schema)
+        && options.strip_prefix("-csearch_path=") == Some(&schema)
     {
         names.push(PGOPTIONS);
     }
@@ -73,7 +73,7 @@ mod tests {
         );
         assert!(names(&[("COMPOSE_PROJECT_NAME", "shop"), ("PORT_OFFSET", "10000")]).is_empty());
         assert!(names(&[("PGOPTIONS", "-c statement_timeout=1s"), ("REDIS_PREFIX", "mine:")]).is_empty());
-        let ours = [("DB_MODE", "schema"), ("DB_SCHEMA", "shop_0"), ("PGOPTIONS", "-c search_path=shop_0")];
+        let ours = [("DB_MODE", "schema"), ("DB_SCHEMA", "shop_0"), ("PGOPTIONS", "-csearch_path=shop_0")];
         assert_eq!(names(&ours), ["DB_MODE", "DB_SCHEMA", "DB_URL_OPTIONS", "REDIS_PREFIX", "PGOPTIONS"]);
     }
 }

@@ -30,7 +30,8 @@ pub fn given(allocation: &Allocation) -> BTreeMap<String, String> {
     set(variable::POSTGRES_DB, allocation.database.to_string());
     if let Some(schema) = &allocation.schema {
         set(variable::DB_SCHEMA, schema.to_string());
-        set(variable::PGOPTIONS, format!("-c search_path={schema}"));
+        // Without a space, since env files have no quoting that all their readers share (`wtd_env_file::block`).
+        set(variable::PGOPTIONS, format!("-csearch_path={schema}"));
         // In a URL's parameter a space separates options and `=` a name from its value (RFC 3986, 2.1).
         set(variable::DB_URL_OPTIONS, format!("options=-csearch_path%3D{schema}"));
     }
