@@ -43,6 +43,18 @@ fn env_files_have_the_worktrees_values() {
     run("env-files.md");
 }
 
+#[test]
+fn shells_have_the_worktrees_values() {
+    if require::program("zsh") && require::program("fish") {
+        run("shells.md");
+    }
+}
+
+#[test]
+fn editors_have_the_worktrees_values() {
+    run("editors.md");
+}
+
 /// A page that no test runs would be a page that nobody checks.
 #[test]
 fn every_page_with_a_command_is_run_by_a_test() {

@@ -150,6 +150,33 @@ fn the_variables_follow_the_directory_and_what_was_before_comes_back() {
 }
 
 #[test]
+fn what_follows_a_change_of_directory_in_the_same_line_has_the_new_variables() {
+    for shell in shells() {
+        let sandbox = Sandbox::new();
+        let daemon = sandbox.daemon();
+        let repo = sandbox.repo("app");
+        daemon.put(&repo.path);
+        let one = repo.add("one");
+        daemon.await_agreement(&repo);
+        let mut terminal = Terminal::start(&sandbox, shell, &line(shell), &repo.path);
+        let (main, one) = (repo.path.display(), one.display());
+        let ask = "wtd-client check && sh -c 'echo at $PORT_OFFSET'";
+        for change in [format!("cd {one}"), format!("pushd {one} >/dev/null")] {
+            assert_eq!(terminal.ok(&format!("{change} && {ask}")).trim(), "at 10000", "{shell}: {change}");
+            assert_eq!(terminal.ok(&format!("cd {main} && {ask}")).trim(), "at 0", "{shell}");
+        }
+        if shell != "fish" {
+            assert_eq!(
+                terminal.ok(&format!("(cd {one}; {ask}); {ask}")).trim(),
+                "at 10000\r\nat 0",
+                "{shell}"
+            );
+            assert_eq!(terminal.run("cd /nowhere 2>/dev/null").status, 1, "{shell}");
+        }
+    }
+}
+
+#[test]
 fn hostile_names_are_followed_and_nothing_runs() {
     for shell in shells() {
         let sandbox = Sandbox::new();

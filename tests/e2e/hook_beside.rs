@@ -208,6 +208,7 @@ fn nothing_is_left_in_the_shell_but_the_hook_and_its_memory() {
         let added: Vec<_> = words(&after).difference(&words(&before)).cloned().collect();
         let ours = |name: &&String| {
             ["WTD_HOOK", "__wtd_here", "__wtd_hook", "__wtd_prompt"].contains(&name.as_str())
+                || (shell == "bash" && ["cd", "pushd", "popd"].contains(&name.as_str()))
         };
         // What any `cd`, or a prompt command of any kind, brings with it.
         let usual = [

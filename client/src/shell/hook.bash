@@ -23,4 +23,12 @@ __wtd_hook() {
 if [[ ${PROMPT_COMMAND[*]-} != *__wtd_hook* ]]; then
   PROMPT_COMMAND="__wtd_hook prompt"${PROMPT_COMMAND:+";$PROMPT_COMMAND"$'\n'__wtd_hook}
 fi
+# bash tells of a change of directory at its next prompt only, which is too late for `cd ../search && make up`. Whoever has
+# a `cd` of their own keeps it.
+for __wtd_name in cd pushd popd; do
+  if [[ $(\builtin type -t "$__wtd_name") == builtin ]]; then
+    \builtin eval "function $__wtd_name { \\builtin $__wtd_name \"\$@\" && __wtd_hook; }"
+  fi
+done
+\builtin unset -v __wtd_name
 __wtd_hook
