@@ -27,7 +27,7 @@ fi
 # a `cd` of their own keeps it.
 for __wtd_name in cd pushd popd; do
   if [[ $(\builtin type -t "$__wtd_name") == builtin ]]; then
-    \builtin eval "function $__wtd_name { \\builtin $__wtd_name \"\$@\" && __wtd_hook; }"
+    \builtin eval "function $__wtd_name { \\builtin $__wtd_name \"\$@@\" && __wtd_hook; }"
   fi
 done
 \builtin unset -v __wtd_name

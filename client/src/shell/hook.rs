@@ -69,6 +69,7 @@ impl Hooked {
             match (number % 2, text) {
                 (1, "PROGRAM") => script.extend_from_slice(&program),
                 (1, "CLIENT") => script.extend_from_slice(&client),
+                (1, "") => script.push(b'@'),
                 _ => script.extend_from_slice(text.as_bytes()),
             }
         }
