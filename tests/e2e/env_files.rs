@@ -294,6 +294,42 @@ fn a_directory_or_a_disk_without_leave_or_room_loses_nothing() {
     assert_eq!(fs::read_to_string(&file).unwrap(), content + &block(&sandbox, &repo.path));
 }
 
+/// Power can be lost at any moment: what takes the file's place is on the disk before, and the change of names after.
+#[test]
+fn a_file_is_on_the_disk_before_it_takes_the_others_place() {
+    let sandbox = Sandbox::new();
+    let traces = require::works(Command::new("strace").args(["-e", "trace=fsync", "true"]));
+    if !require::wish(traces, "strace can't trace here") {
+        return;
+    }
+    let _daemon = sandbox.daemon();
+    let (_, one) = with_worktree(&sandbox);
+    for content in [None, Some("A=1\n")] {
+        let file = one.join("traced.env");
+        if let Some(content) = content {
+            fs::write(&file, content).unwrap();
+        }
+        let log = sandbox.path("trace");
+        let mut command = sandbox.command("strace");
+        command
+            .args(["-f", "-e", "trace=fsync,renameat2", "-o"])
+            .arg(&log)
+            .arg(Sandbox::program("wtd-client"));
+        command.args(["--no-start", "env", "--write", "traced.env"]).current_dir(&one);
+        Ran::of(&mut command).ok();
+        let log = fs::read_to_string(&log).unwrap();
+        // Of this program alone: git is asked afterwards.
+        let process = log.split_whitespace().next().unwrap().to_owned();
+        let calls: Vec<_> = log
+            .lines()
+            .filter_map(|line| line.strip_prefix(&process)?.trim_start().split_once('('))
+            .map(|(call, _)| call)
+            .filter(|call| matches!(*call, "fsync" | "renameat2"))
+            .collect();
+        assert_eq!(calls, ["fsync", "renameat2", "fsync"], "{log}");
+    }
+}
+
 #[test]
 fn twenty_at_once_write_one_block() {
     let sandbox = Sandbox::new();
