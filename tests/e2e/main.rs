@@ -25,6 +25,8 @@ mod env_files;
 #[cfg(test)]
 mod gc;
 #[cfg(test)]
+mod gc_crash;
+#[cfg(test)]
 mod gc_keeps;
 #[cfg(test)]
 mod hook;

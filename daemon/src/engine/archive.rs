@@ -109,7 +109,7 @@ impl Connection {
         docker
             .upload_to_container(held.container.as_str(), Some(options), body)
             .await
-            .map_err(|source| EngineError::Failed { host: self.host.clone(), source })
+            .map_err(|source| EngineError::of(&self.host, source))
     }
 
     /// Makes a volume. Engines answer the same when there is one already, so the caller has to look before and after.
@@ -166,9 +166,7 @@ where
         match tokio::time::timeout(PATIENCE, stream.next()).await {
             Ok(None) => None,
             Ok(Some(Ok(piece))) => Some((Ok(piece), (host, Some(stream)))),
-            Ok(Some(Err(source))) => {
-                Some((Err(EngineError::Failed { host: host.clone(), source }), (host, None)))
-            }
+            Ok(Some(Err(source))) => Some((Err(EngineError::of(&host, source)), (host, None))),
             Err(_) => Some((Err(EngineError::TimedOut(host.clone())), (host, None))),
         }
     })

@@ -59,8 +59,8 @@ impl Connection {
             return Err(EngineError::TooOld { host, version: version.api_version.unwrap_or_default() });
         };
         let newest = (API_DEFAULT_VERSION.major_version, API_DEFAULT_VERSION.minor_version);
-        let docker = connect(&host, Some(api.min(newest)))
-            .map_err(|source| EngineError::Failed { host: host.clone(), source })?;
+        let docker =
+            connect(&host, Some(api.min(newest))).map_err(|source| EngineError::of(&host, source))?;
         let info = bounded(&host, docker.info()).await?;
         // Docker's id alone would not do: before 23 it is that of /etc/docker/key.json, which two engines of one machine
         // share. Podman makes up another id for each answer; the machine and the place of its storage have to do.
@@ -160,7 +160,7 @@ impl Connection {
     }
 
     fn failed(&self, source: Error) -> EngineError {
-        EngineError::Failed { host: self.host.clone(), source }
+        EngineError::of(&self.host, source)
     }
 }
 
@@ -211,7 +211,7 @@ pub(super) async fn bounded<T>(
     question: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, EngineError> {
     match tokio::time::timeout(PATIENCE, question).await {
-        Ok(answer) => answer.map_err(|source| EngineError::Failed { host: host.clone(), source }),
+        Ok(answer) => answer.map_err(|source| EngineError::of(host, source)),
         Err(_) => Err(EngineError::TimedOut(host.clone())),
     }
 }

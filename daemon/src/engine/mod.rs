@@ -49,7 +49,7 @@ pub enum EngineError {
     )]
     Tls(Host),
     /// It did not answer, or not as it should.
-    #[error("the container engine at {host}: {source}")]
+    #[error("the container engine at {host}: {}", plain(source))]
     Failed {
         /// Where it was asked.
         host: Host,
@@ -72,6 +72,33 @@ pub enum EngineError {
     /// It says nothing by which it could be known again.
     #[error("the container engine at {0} has no id")]
     NoId(Host),
+}
+
+impl EngineError {
+    /// What the engine's library says of the engine at `host`.
+    fn of(host: &Host, source: bollard::errors::Error) -> Self {
+        match source {
+            bollard::errors::Error::RequestTimeoutError => Self::TimedOut(host.clone()),
+            source => Self::Failed { host: host.clone(), source },
+        }
+    }
+}
+
+/// What lies at the bottom of an error: the layers above say only that something failed.
+fn plain(error: &bollard::errors::Error) -> String {
+    use bollard::errors::Error;
+    match error {
+        Error::DockerResponseServerError { status_code, message } => {
+            format!("it answered {status_code}: {message}")
+        }
+        error => {
+            let mut cause: &dyn std::error::Error = error;
+            while let Some(below) = cause.source() {
+                cause = below;
+            }
+            cause.to_string()
+        }
+    }
 }
 
 /// The engine, looked for anew whenever it is needed: it may be installed, started or moved at any time.

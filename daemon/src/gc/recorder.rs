@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::debug;
 use wtd_protocol::State;
 
@@ -24,13 +25,16 @@ use crate::registry::{Decision, Writer};
 use crate::store::History;
 
 /// The least time between two looks: many allocations are looked after together.
-const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// How long an engine is taken for the one that it was, without being asked.
+const SURE: Duration = Duration::from_secs(5);
 
 /// What is recorded already.
 #[derive(Debug, Default)]
 struct Known {
-    /// The engine that was there at the last look.
-    connection: Option<Connection>,
+    /// The engine that was there, and when it said so.
+    connection: Option<(Connection, Instant)>,
     /// The names that were looked for there, for each allocation.
     names: HashMap<AllocationId, Vec<String>>,
 }
@@ -93,17 +97,24 @@ impl Known {
         let at = now();
         // The list first, then which engine it is: a volume that is made meanwhile must not pass for an old one.
         let early = match &self.connection {
-            Some(connection) => connection.volumes().await.ok(),
+            Some((connection, _)) => connection.volumes().await.ok(),
             None => None,
         };
-        let Some(connection) = engine.open().await.map_err(failed)? else {
-            *self = Self::default();
-            return Ok(());
+        let is_sure =
+            self.connection.as_ref().is_some_and(|(_, said)| said.elapsed() < SURE) && early.is_some();
+        let opened = if is_sure { None } else { Some(engine.open().await.map_err(failed)?) };
+        let (connection, said) = match (opened, self.connection.clone()) {
+            (None, Some(last)) => last,
+            (Some(Some(connection)), _) => (connection, Instant::now()),
+            (Some(None) | None, _) => {
+                *self = Self::default();
+                return Ok(());
+            }
         };
         let is_same = self
             .connection
             .as_ref()
-            .is_some_and(|last| last.id() == connection.id() && last.host() == connection.host());
+            .is_some_and(|(last, _)| last.id() == connection.id() && last.host() == connection.host());
         let volumes = match early.filter(|_| is_same) {
             Some(volumes) => volumes,
             None => connection.volumes().await.map_err(failed)?,
@@ -130,18 +141,17 @@ impl Known {
             .collect();
         if !records.is_empty() {
             let step = writer.commit(move |ledger, _| {
-                // Only of what lives still: a stale allocation's data was made on the engine of before.
-                let lives = |record: &Record| {
-                    matches!(record, Record::Look { allocation, .. }
-                        if ledger.allocation(*allocation).is_some_and(|now| now.is_live()))
+                // It lived when the engine was looked at, whatever has become of it since.
+                let is_known = |record: &Record| {
+                    matches!(record, Record::Look { allocation, .. } if ledger.allocation(*allocation).is_some())
                 };
-                let records = records.into_iter().filter(lives).collect();
+                let records = records.into_iter().filter(is_known).collect();
                 Ok((Some(Decision { ledger: ledger.clone(), records, seen: None }), ()))
             });
             step.await.map_err(|error| error.to_string())?;
         }
         self.names.extend(looks.iter().map(|(allocation, _)| (allocation.id, names_to_look_for(allocation))));
-        self.connection = Some(connection);
+        self.connection = Some((connection, said));
         Ok(())
     }
 }

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Instant;
@@ -116,6 +116,11 @@ impl Engine {
         );
         let answer = http::raw(&self.socket, &[head.as_bytes(), &tar.stdout].concat()).unwrap();
         assert_eq!(http::parse(&answer).unwrap().status, 200, "{}", String::from_utf8_lossy(&answer));
+    }
+
+    /// Where it listens.
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// Its address, as `DOCKER_HOST` has it.

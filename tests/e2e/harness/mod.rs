@@ -4,6 +4,7 @@ mod binaries;
 mod cutter;
 mod daemon;
 pub(crate) mod engine;
+pub(crate) mod engine_proxy;
 mod events;
 mod http;
 mod machine;

@@ -1,0 +1,187 @@
+//! A proxy between wtd and a container engine, at which one chosen request goes wrong. wtd opens a connection for each
+//! request, so a request is a connection here.
+
+use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// What goes wrong with the chosen request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The engine never gets it.
+    CutBefore,
+    /// The engine does it, and nobody hears of it.
+    CutAfter,
+    /// The engine never gets it, nor any after it.
+    DownBefore,
+    /// The engine does it, and is gone before it says so.
+    DownAfter,
+    /// The process to be killed is killed before the engine gets it.
+    KillBefore,
+    /// The process to be killed is killed when the engine has done it.
+    KillAfter,
+    /// Nobody answers, and the connection stays open.
+    Stall,
+}
+
+/// A proxy that passes everything on until it is armed.
+pub(crate) struct EngineProxy {
+    path: PathBuf,
+    state: Arc<State>,
+}
+
+struct State {
+    engine: PathBuf,
+    armed: Mutex<Option<Fault>>,
+    /// Requests that are passed on before the fault.
+    left: AtomicUsize,
+    /// Only requests that begin so are counted.
+    only: Mutex<String>,
+    victim: AtomicI32,
+    down: AtomicBool,
+    stopped: AtomicBool,
+}
+
+impl EngineProxy {
+    /// Listens at `path` in front of the engine at `engine`.
+    pub(crate) fn start(path: &Path, engine: &Path) -> Self {
+        let listener = UnixListener::bind(path).unwrap();
+        let state = Arc::new(State {
+            engine: engine.to_owned(),
+            armed: Mutex::new(None),
+            left: AtomicUsize::new(0),
+            only: Mutex::new(String::new()),
+            victim: AtomicI32::new(0),
+            down: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+        });
+        let shared = Arc::clone(&state);
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                if shared.stopped.load(Ordering::SeqCst) {
+                    return;
+                }
+                let (client, state) = (client.unwrap(), Arc::clone(&shared));
+                thread::spawn(move || state.pass(&client));
+            }
+        });
+        Self { path: path.to_owned(), state }
+    }
+
+    /// Its address, as `DOCKER_HOST` has it.
+    pub(crate) fn host(&self) -> String {
+        format!("unix://{}", self.path.display())
+    }
+
+    /// Has the fault happen to the request after the next `passed` ones.
+    pub(crate) fn arm(&self, fault: Fault, passed: usize, victim: u32) {
+        self.arm_at(fault, "", passed, victim);
+    }
+
+    /// As [`EngineProxy::arm`], counting only requests that begin with `only`, such as `DELETE`.
+    pub(crate) fn arm_at(&self, fault: Fault, only: &str, passed: usize, victim: u32) {
+        only.clone_into(&mut self.state.only.lock().unwrap());
+        self.state.victim.store(victim.try_into().unwrap(), Ordering::SeqCst);
+        self.state.left.store(passed, Ordering::SeqCst);
+        *self.state.armed.lock().unwrap() = Some(fault);
+    }
+
+    /// Says whom to kill, once that is known.
+    pub(crate) fn aim(&self, victim: u32) {
+        self.state.victim.store(victim.try_into().unwrap(), Ordering::SeqCst);
+    }
+
+    /// Passes everything on again; true when the fault has happened.
+    pub(crate) fn disarm(&self) -> bool {
+        self.state.down.store(false, Ordering::SeqCst);
+        self.state.armed.lock().unwrap().take().is_none()
+    }
+}
+
+impl Drop for EngineProxy {
+    fn drop(&mut self) {
+        self.state.stopped.store(true, Ordering::SeqCst);
+        drop(UnixStream::connect(&self.path));
+    }
+}
+
+impl State {
+    /// The fault of this request, if it is the one.
+    fn fault(&self, head: &[u8]) -> Option<Fault> {
+        let mut armed = self.armed.lock().unwrap();
+        if armed.is_none() || !head.starts_with(self.only.lock().unwrap().as_bytes()) {
+            return None;
+        }
+        if self.left.load(Ordering::SeqCst) > 0 {
+            self.left.fetch_sub(1, Ordering::SeqCst);
+            return None;
+        }
+        armed.take()
+    }
+
+    fn kill(&self) {
+        if let Some(pid) = Pid::from_raw(self.victim.load(Ordering::SeqCst)) {
+            drop(kill_process(pid, Signal::KILL));
+        }
+    }
+
+    /// One connection, to its end.
+    fn pass(&self, client: &UnixStream) {
+        let mut buffer = [0; 65_536];
+        let Ok(length @ 1..) = (&mut &*client).read(&mut buffer) else { return };
+        let fault = self.fault(&buffer[..length]);
+        if matches!(fault, Some(Fault::DownBefore | Fault::DownAfter)) {
+            self.down.store(true, Ordering::SeqCst);
+        } else if self.down.load(Ordering::SeqCst) {
+            return;
+        }
+        match fault {
+            Some(Fault::CutBefore | Fault::DownBefore) => return,
+            Some(Fault::KillBefore) => return self.kill(),
+            Some(Fault::Stall) => {
+                // Until whoever asked gives up.
+                while let Ok(1..) = (&mut &*client).read(&mut buffer) {}
+                return;
+            }
+            _ => {}
+        }
+        let Ok(server) = UnixStream::connect(&self.engine) else { return };
+        if (&mut &server).write_all(&buffer[..length]).is_err() {
+            return;
+        }
+        thread::scope(|scope| {
+            let server = &server;
+            scope.spawn(move || {
+                let mut buffer = [0; 65_536];
+                while let Ok(length @ 1..) = (&mut &*client).read(&mut buffer) {
+                    if (&mut &*server).write_all(&buffer[..length]).is_err() {
+                        break;
+                    }
+                }
+                drop(server.shutdown(Shutdown::Both));
+            });
+            while let Ok(length @ 1..) = (&mut &*server).read(&mut buffer) {
+                // The engine answers when it has done what was asked.
+                match fault {
+                    Some(Fault::CutAfter | Fault::DownAfter) => break,
+                    Some(Fault::KillAfter) => {
+                        self.kill();
+                        break;
+                    }
+                    _ => {}
+                }
+                if (&mut &*client).write_all(&buffer[..length]).is_err() {
+                    break;
+                }
+            }
+            drop(client.shutdown(Shutdown::Both));
+            drop(server.shutdown(Shutdown::Both));
+        });
+    }
+}
