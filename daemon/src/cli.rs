@@ -31,6 +31,10 @@ pub struct Cli {
     #[arg(long, hide = true)]
     pub detached: bool,
 
+    /// Print the manual page (roff), and do nothing else.
+    #[arg(long, hide = true)]
+    pub man: bool,
+
     /// The keys of the configuration file, as flags.
     #[command(flatten)]
     pub settings: Settings,

@@ -15,6 +15,7 @@ pub mod gc;
 pub mod git;
 pub mod http;
 pub mod listeners;
+pub mod manual;
 pub mod probe;
 pub mod project_file;
 pub mod reconciler;
@@ -48,6 +49,12 @@ pub fn main() -> ExitCode {
     // Takes LISTEN_FDS out of the environment, which is safe only as long as there is one thread.
     let passed = ListenFd::from_env();
     let cli = cli::Cli::parse();
+    if cli.man {
+        return match manual::write(&mut std::io::stdout().lock()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        };
+    }
     match start(&cli, passed) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

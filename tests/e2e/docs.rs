@@ -1,9 +1,10 @@
 //! Every command on a page of `docs/` does what the page says.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::harness::{Repo, Sandbox, page, require};
+use crate::harness::{Repo, Sandbox, on_each_debian_with, page, require};
 
 fn documents() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs")
@@ -55,6 +56,24 @@ fn editors_have_the_worktrees_values() {
     run("editors.md");
 }
 
+/// On a machine that was booted, where `me` has just installed wtd.
+#[test]
+fn systemd_serves_and_says_what_its_page_says() {
+    let outputs = tempfile::tempdir().unwrap();
+    fs::set_permissions(outputs.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let shared = format!("--bind={}:/page", outputs.path().display());
+    on_each_debian_with(&[shared], |machine| {
+        machine.root("useradd --create-home --shell /bin/bash me; rm -rf /page/*").ok();
+        let me = machine.log_in("me");
+        me.says("WTD_DIST=/wtd/dist /wtd/scripts/install");
+        let page = fs::read_to_string(documents().join("systemd.md")).unwrap();
+        let places = (outputs.path(), Path::new("/page"));
+        page::run_elsewhere(&page, "/home/me", places, |script| {
+            me.run(&format!("bash {}", script.display()))
+        });
+    });
+}
+
 /// A page that no test runs would be a page that nobody checks.
 #[test]
 fn every_page_with_a_command_is_run_by_a_test() {
@@ -67,6 +86,10 @@ fn every_page_with_a_command_is_run_by_a_test() {
         }
         let steps = page::steps(&fs::read_to_string(&path).unwrap())
             .unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert!(steps.is_empty() || tests.contains(&format!("run(\"{name}\")")), "{name}");
+        assert!(
+            steps.is_empty()
+                || ["run(", "join("].iter().any(|run| tests.contains(&format!("{run}\"{name}\")"))),
+            "{name}"
+        );
     }
 }

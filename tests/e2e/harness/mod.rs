@@ -26,7 +26,7 @@ pub(crate) use cutter::{Cut, Cutter};
 pub(crate) use daemon::Daemon;
 pub(crate) use events::Events;
 pub(crate) use http::Answer;
-pub(crate) use machine::{User, on_each_debian};
+pub(crate) use machine::{User, on_each_debian, on_each_debian_with};
 pub(crate) use nobody::Nobody;
 pub(crate) use ports::{Holder, free_base, free_port};
 pub(crate) use postgres::Postgres;

@@ -83,36 +83,49 @@ fn commands(block: &[(usize, &str)]) -> Result<Vec<Step>, String> {
 /// Runs a page's steps in `directory`, in one bash, and compares what each command prints.
 #[track_caller]
 pub(crate) fn run(sandbox: &Sandbox, directory: &Path, page: &str) {
-    let steps = steps(page).unwrap_or_else(|error| panic!("{error}"));
-    let home = sandbox.path("home");
     let outputs = sandbox.path(format!("page-{}", sandbox.number()));
     fs::create_dir(&outputs).unwrap();
+    let home = sandbox.path("home");
+    run_elsewhere(page, home.to_str().unwrap(), (&outputs, &outputs), |script| {
+        let mut bash = sandbox.command("bash");
+        Ran::of(bash.args(["--norc", "--noprofile"]).arg(script).current_dir(directory))
+    });
+}
+
+/// Runs a page's steps where `home` is the reader's home and `bash` runs a script, in one bash. `outputs` is an empty
+/// directory, as it is known here and there.
+#[track_caller]
+pub(crate) fn run_elsewhere(
+    page: &str,
+    home: &str,
+    (outputs, outputs_there): (&Path, &Path),
+    bash: impl FnOnce(&Path) -> Ran,
+) {
+    let steps = steps(page).unwrap_or_else(|error| panic!("{error}"));
     let mut script = String::new();
     for (number, step) in steps.iter().enumerate() {
-        let output = outputs.join(number.to_string());
+        let output = outputs_there.join(number.to_string());
         match step {
             Step::Run { command, .. } => {
-                let command = command.replace(HOME, home.to_str().unwrap());
+                let command = command.replace(HOME, home);
                 // In braces, not in parentheses: `cd` and `export` have to last.
                 writeln!(script, "{{ {command}\n}} >{output} 2>&1 </dev/null", output = output.display())
                     .unwrap();
             }
             Step::Write { file, content } => {
-                fs::write(&output, content.replace(HOME, home.to_str().unwrap())).unwrap();
+                fs::write(outputs.join(number.to_string()), content.replace(HOME, home)).unwrap();
                 let output = output.display();
                 writeln!(script, "mkdir -p -- \"$(dirname '{file}')\" && cp -- {output} '{file}'").unwrap();
             }
         }
     }
-    let script_file = outputs.join("script");
-    fs::write(&script_file, script).unwrap();
-    let mut bash = sandbox.command("bash");
-    let ran = Ran::of(bash.args(["--norc", "--noprofile"]).arg(&script_file).current_dir(directory));
+    fs::write(outputs.join("script"), script).unwrap();
+    let ran = bash(&outputs_there.join("script"));
     for (number, step) in steps.iter().enumerate() {
         let Step::Run { line, command, prints } = step else { continue };
         let output = fs::read(outputs.join(number.to_string()));
         let output = output.unwrap_or_else(|error| panic!("line {line}: $ {command}\n{error}\n{ran:#?}"));
-        let output = String::from_utf8_lossy(&output).replace(home.to_str().unwrap(), HOME);
+        let output = String::from_utf8_lossy(&output).replace(home, HOME);
         let printed: Vec<&str> = output.lines().collect();
         assert!(
             matches(prints, &printed),
