@@ -243,7 +243,7 @@ pub(crate) struct GcArgs {
     /// Stop and remove the containers of removed worktrees' own Compose projects first
     #[arg(long)]
     pub(crate) down: bool,
-    /// Release offsets without asking the container engine: for one that is gone for good
+    /// Release offsets without asking the container engine, or a database server that does not answer: for what is gone for good
     #[arg(long, conflicts_with_all = ["down", "backup"])]
     pub(crate) no_engine: bool,
     /// JSON instead of a table

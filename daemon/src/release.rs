@@ -26,7 +26,8 @@ pub struct Releaser {
     pub reconciler: Reconciler,
     /// The registry's past.
     pub history: History,
-    databases: Databases,
+    /// What worktrees have on database servers.
+    pub databases: Databases,
 }
 
 impl Releaser {
@@ -53,7 +54,7 @@ impl Releaser {
             return;
         }
         match self.bare(&stale, engine, is_own).await {
-            Ok(bare) => self.end(bare, "nothing is left of it").await,
+            Ok(bare) => self.end(bare, "nothing is left of it", false).await,
             // An engine that can't be asked may have anything.
             Err(why) => debug!(why, "stale allocations wait"),
         }
@@ -92,15 +93,15 @@ impl Releaser {
     }
 
     /// Releases these stale allocations, if they are as they were when that was decided, and once nothing is left of them
-    /// on a database server either.
-    pub async fn end(&self, stale: Vec<Arc<Allocation>>, reason: &'static str) {
+    /// on a database server either. `on_word`: a person says that what does not answer is gone for good.
+    pub async fn end(&self, stale: Vec<Arc<Allocation>>, reason: &'static str, on_word: bool) {
         let (on_servers, nowhere): (Vec<_>, Vec<_>) =
             stale.into_iter().partition(|allocation| !allocation.objects.is_empty());
         let mut released = self.commit(nowhere, reason).await;
         for allocation in on_servers {
             // Held until the release is recorded: nothing is made for it meanwhile.
             if let Some(_reservation) = self.databases.reserve(allocation.id)
-                && self.databases.has_nothing_of(&allocation).await
+                && self.databases.has_nothing_of(&allocation, on_word).await
             {
                 released |= self.commit(vec![allocation], reason).await;
             }

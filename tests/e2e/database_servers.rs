@@ -9,14 +9,14 @@ use std::process::{Command, Stdio};
 use crate::harness::{Cut, Cutter, Daemon, Postgres, Ran, Repo, Sandbox, free_base, until};
 
 /// A daemon that comes to the server as its superuser.
-fn daemon(sandbox: &Sandbox) -> Daemon<'_> {
+pub(crate) fn daemon(sandbox: &Sandbox) -> Daemon<'_> {
     let mut command = sandbox.command(Sandbox::program("wtd"));
     command.env("PGUSER", "postgres");
     Daemon::start_command(sandbox, command)
 }
 
 /// `wtd.toml` with the base port and the lines of `[database]`.
-fn declare(repo: &Repo<'_>, port: u16, database: &str) {
+pub(crate) fn declare(repo: &Repo<'_>, port: u16, database: &str) {
     let text = format!("[ports]\nDB_HOST_PORT = {port}\n[database]\n{database}\n");
     fs::write(repo.path.join("wtd.toml"), text).unwrap();
 }
@@ -449,7 +449,7 @@ fn interrupt_at_each_message(server: &mut Postgres<'_>, sandbox: &Sandbox, datab
 }
 
 /// Whether the registry has it that what the worktree at `path` is to have is made.
-fn is_made(sandbox: &Sandbox, path: &Path) -> bool {
+pub(crate) fn is_made(sandbox: &Sandbox, path: &Path) -> bool {
     sandbox.list().find(path).is_some_and(|row| row.database_made == Some(true))
 }
 

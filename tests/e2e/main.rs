@@ -27,6 +27,8 @@ mod gc;
 #[cfg(test)]
 mod gc_crash;
 #[cfg(test)]
+mod gc_databases;
+#[cfg(test)]
 mod gc_keeps;
 #[cfg(test)]
 mod hook;

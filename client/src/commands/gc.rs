@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal as _, Write as _};
 
-use wtd_protocol::gc::{EngineHint, GcAction, GcEvent, GcItem, GcReport, GcRequest};
+use wtd_protocol::gc::{EngineHint, GcAction, GcEvent, GcItem, GcKind, GcReport, GcRequest};
 use wtd_protocol::requests::PathRequest;
 
 use crate::cli::GcArgs;
@@ -100,7 +100,7 @@ fn tokens(plan: &GcReport) -> Vec<String> {
 fn text(plan: &GcReport) -> String {
     let mut text = String::new();
     if !plan.items.is_empty() {
-        let header = ["WORKTREE", "WENT", "VOLUME", "SIZE", "ACTION", "REASON"];
+        let header = ["WORKTREE", "WENT", "NAME", "SIZE", "ACTION", "REASON"];
         text = table::render(&header, plan.items.iter().map(row));
         text.push('\n');
     }
@@ -136,16 +136,35 @@ fn row(item: &GcItem) -> Vec<String> {
     vec![
         show(&item.path),
         show(&went),
-        show(&item.name),
+        show(&named(item)),
         item.size.map_or_else(|| "-".to_owned(), size),
         action.to_owned(),
         show(&item.reason),
     ]
 }
 
+/// A thing as the table names it: volumes are what most have.
+fn named(item: &GcItem) -> String {
+    match item.kind {
+        GcKind::Volume => item.name.clone(),
+        kind => format!("{} {}", kind.as_str(), item.name),
+    }
+}
+
+/// How many of each kind, such as `2 volumes and 1 schema`.
+fn count(items: &[&GcItem]) -> String {
+    let of = |kind: GcKind| {
+        let count = items.iter().filter(|item| item.kind == kind).count();
+        let is_shown = count > 0 || (kind == GcKind::Volume && items.is_empty());
+        is_shown.then(|| format!("{count} {}{}", kind.as_str(), if count == 1 { "" } else { "s" }))
+    };
+    let counts: Vec<String> =
+        [GcKind::Volume, GcKind::Database, GcKind::Schema].into_iter().filter_map(of).collect();
+    counts.join(" and ")
+}
+
 fn totals(plan: &GcReport) -> String {
     let (drop, keep): (Vec<_>, Vec<_>) = plan.items.iter().partition(|item| item.action == GcAction::Drop);
-    let count = |n: usize| format!("{n} volume{}", if n == 1 { "" } else { "s" });
     let sum = |items: &[&GcItem]| {
         let known: Vec<u64> = items.iter().filter_map(|item| item.size).collect();
         if known.is_empty() { String::new() } else { format!(" ({})", size(known.iter().sum())) }
@@ -153,22 +172,23 @@ fn totals(plan: &GcReport) -> String {
     if plan.items.is_empty() && !has_work(plan) {
         return "Nothing is left of removed worktrees.\n".to_owned();
     }
-    format!("{} to drop{}, {} to keep{}.\n", count(drop.len()), sum(&drop), count(keep.len()), sum(&keep))
+    format!("{} to drop{}, {} to keep{}.\n", count(&drop), sum(&drop), count(&keep), sum(&keep))
 }
 
 fn question(plan: &GcReport) -> String {
-    let volumes = dropped(plan).count();
+    let items: Vec<_> = dropped(plan).collect();
+    let what = count(&items);
     let containers: usize = plan
         .stacks
         .iter()
         .filter(|stack| stack.action == GcAction::Drop)
         .map(|stack| stack.containers.len())
         .sum();
-    match (volumes, containers) {
+    match (items.len(), containers) {
         (0, 0) => "Release the offsets?".to_owned(),
         (0, _) => format!("Remove {containers} containers?"),
-        (_, 0) => format!("Drop {volumes} volumes for good?"),
-        (_, _) => format!("Remove {containers} containers and drop {volumes} volumes for good?"),
+        (_, 0) => format!("Drop {what} for good?"),
+        (_, _) => format!("Remove {containers} containers and drop {what} for good?"),
     }
 }
 
@@ -195,8 +215,7 @@ fn summary(plan: &GcReport, report: &GcReport) -> String {
     let sizes = |item: &&GcItem| plan.items.iter().find(|planned| planned.token == item.token)?.size;
     let sum: u64 = done.iter().filter_map(sizes).sum();
     let size = if sum == 0 { String::new() } else { format!(" ({})", size(sum)) };
-    let mut lines =
-        vec![format!("{} volume{} dropped{size}.", done.len(), if done.len() == 1 { "" } else { "s" })];
+    let mut lines = vec![format!("{} dropped{size}.", count(&done))];
     let planned = |item: &&GcItem| dropped(plan).any(|planned| planned.token == item.token);
     let kept = report.items.iter().filter(planned).filter(|item| !item.done);
     lines.extend(kept.map(|item| format!("{} was not dropped: {}", item.name, item.reason)));

@@ -337,7 +337,16 @@ impl Databases {
     }
 
     /// Whether servers say that nothing is left of a stale allocation. One that was just asked is not asked again.
-    pub async fn has_nothing_of(&self, allocation: &Allocation) -> bool {
+    /// `on_word`: a person says that servers which can't be asked are gone for good.
+    pub async fn has_nothing_of(&self, allocation: &Allocation, on_word: bool) -> bool {
+        if on_word {
+            let mut is_left = false;
+            for object in &allocation.objects {
+                let found = self.find(allocation.id, object).await;
+                is_left |= found.is_ok_and(|found| !found.is_empty());
+            }
+            return !is_left;
+        }
         if allocation.objects.is_empty() {
             return true;
         }
@@ -394,6 +403,25 @@ impl Databases {
         let found = server.find(id, object).await;
         server.close().await;
         found
+    }
+
+    /// What servers say of each of an allocation's objects. That nothing is left of one is recorded, where the allocation
+    /// is stale.
+    pub async fn ask(
+        &self,
+        allocation: &Allocation,
+    ) -> Vec<(DatabaseObject, Result<Vec<FoundObject>, String>)> {
+        let mut answers = Vec::new();
+        for object in &allocation.objects {
+            let reservation = self.reserve(allocation.id);
+            let found = self.find(allocation.id, object).await;
+            let is_gone = found.as_ref().is_ok_and(Vec::is_empty) && reservation.is_some();
+            if is_gone && self.record_gone(allocation.id, object.clone()).await.is_ok() {
+                continue;
+            }
+            answers.push((object.clone(), found.map_err(|error| error.to_string())));
+        }
+        answers
     }
 
     /// Drops what a server has under `name`, if the object's allocation is stale and it may be dropped. Once nothing is

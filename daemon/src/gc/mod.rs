@@ -82,7 +82,12 @@ impl Gc {
         let Age { seconds } = request.older_than.unwrap_or_default();
         let older_than_ms = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1000);
         Ok(Wish {
-            options: Options { missing: request.missing, older_than_ms, down: request.down },
+            options: Options {
+                missing: request.missing,
+                older_than_ms,
+                down: request.down,
+                backup: backup.is_some(),
+            },
             engine: self.engine(&request.engine),
             asks_no_engine: request.no_engine,
             backup,

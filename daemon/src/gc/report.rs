@@ -7,6 +7,7 @@ use wtd_protocol::gc::{GcAction, GcContainer, GcItem, GcKind, GcOffset, GcReport
 use super::survey::Survey;
 use crate::domain::allocation::Allocation;
 use crate::domain::gc::EngineId;
+use crate::domain::gc::objects::ObjectItem;
 use crate::domain::gc::plan::{Action, Item, Stack};
 use crate::wire::time;
 
@@ -20,6 +21,7 @@ pub(super) fn of(survey: &Survey) -> GcReport {
             .items
             .iter()
             .map(|it| GcItem { size: survey.sizes.get(&it.volume.name).copied(), ..item(it, engine) })
+            .chain(survey.objects.iter().map(object))
             .collect(),
         stacks: survey.plan.stacks.iter().map(|it| stack(it, engine)).collect(),
         offsets: survey
@@ -52,6 +54,35 @@ pub(super) fn item(item: &Item, engine: &EngineId) -> GcItem {
         since: time(allocation.since),
         allocation: allocation.id.to_string(),
         token: token_of_volume(item, engine),
+    }
+}
+
+/// A database or schema as an item of the report.
+pub(super) fn object(item: &ObjectItem) -> GcItem {
+    let allocation = &*item.allocation;
+    let PathText { text, base64 } = PathText::of(&allocation.path);
+    let (action, reason) = match &item.keep {
+        None => (GcAction::Drop, gone(allocation)),
+        Some(keep) => (GcAction::Keep, keep.to_string()),
+    };
+    let server = item.object.server.0.to_string();
+    let comment = item.found.comment.clone().unwrap_or_default();
+    let parts =
+        [item.object.name.kind(), &server, item.object.name.database.as_str(), &item.found.name, &comment];
+    GcItem {
+        path: text,
+        path_base64: base64,
+        offset: allocation.offset.0,
+        kind: if item.object.name.schema.is_some() { GcKind::Schema } else { GcKind::Database },
+        name: item.found.name.clone(),
+        action,
+        reason,
+        done: false,
+        size: item.found.size,
+        backup: None,
+        since: time(allocation.since),
+        allocation: allocation.id.to_string(),
+        token: token(allocation, &parts),
     }
 }
 

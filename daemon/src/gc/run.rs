@@ -11,18 +11,20 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tracing::info;
-use wtd_protocol::gc::{GcAction, GcEvent, GcItem, GcReport, GcStack};
+use wtd_protocol::gc::{GcAction, GcEvent, GcItem, GcKind, GcReport, GcStack};
 use wtd_protocol::{PathText, Problem, State};
 
 use super::survey::{Survey, created, look_again};
 use super::{Gc, Wish, backup, engine_problem, proofs, report};
+use crate::databases::{DropError, Dropped};
 use crate::domain::allocation::Allocation;
 use crate::domain::draft::{Draft, Record};
 use crate::domain::gc::belongings::is_container_of;
+use crate::domain::gc::objects::{ObjectItem, plan_objects};
 use crate::domain::gc::plan::{Action, Item, Question, Stack, plan};
 use crate::domain::gc::proof::Proof;
 use crate::domain::gc::removal::Removal;
-use crate::domain::gc::{Looks, Volume};
+use crate::domain::gc::{EngineId, Looks, Volume};
 use crate::domain::identity::AllocationId;
 use crate::domain::names::VolumeName;
 use crate::engine::{Connection, ContainerId, Removed};
@@ -144,6 +146,15 @@ impl<'a> Run<'a> {
             .cloned()
             .collect();
         self.give_up(given_up).await?;
+        for index in 0..report.items.len() {
+            let Some(shown) = report.items.get_mut(index) else { continue };
+            if shown.action == GcAction::Drop && shown.kind != GcKind::Volume {
+                let ended = self.drop_object(shown).await;
+                let tell = shown.clone();
+                self.tell(GcEvent::Item(tell)).await?;
+                ended?;
+            }
+        }
         if self.survey.asks_no_engine {
             return self.release_unasked(report).await;
         }
@@ -158,7 +169,7 @@ impl<'a> Run<'a> {
         }
         for index in 0..report.items.len() {
             let Some(shown) = report.items.get_mut(index) else { continue };
-            if shown.action == GcAction::Drop {
+            if shown.action == GcAction::Drop && shown.kind == GcKind::Volume {
                 let ended = self.drop_item(&connection, shown).await;
                 let tell = shown.clone();
                 self.tell(GcEvent::Item(tell)).await?;
@@ -205,7 +216,7 @@ impl<'a> Run<'a> {
             .cloned()
             .collect();
         let reason = "released by a person (gc --no-engine)";
-        self.gc.0.releaser.end(stale, reason).await;
+        self.gc.0.releaser.end(stale, reason, true).await;
         Ok(())
     }
 
@@ -367,6 +378,82 @@ impl<'a> Run<'a> {
         let same =
             report::token_of_volume(&now, connection.id()) == report::token_of_volume(item, connection.id());
         Ok((!same).then(|| Outcome::Kept("it has changed since it was listed".to_owned())))
+    }
+
+    /// Drops a database or a schema, if everything still speaks for it. A server that fails ends nothing but this.
+    async fn drop_object(&self, shown: &mut GcItem) -> Result<(), Stop> {
+        let is_shown = |item: &&ObjectItem| item.keep.is_none() && report::object(item).token == shown.token;
+        let Some(item) = self.survey.objects.iter().find(is_shown) else { return Ok(()) };
+        let (kind, name, allocation) = (item.object.name.kind(), &item.found.name, &item.allocation);
+        self.tell(GcEvent::Begin { what: format!("dropping {kind} {name}") }).await?;
+        let first = self.gc.prove(&self.gc.writer().snapshot(), vec![Arc::clone(allocation)]).await?;
+        let removal = Arc::new(Removal {
+            allocation: allocation.id,
+            engine: EngineId::new(&format!("postgresql {}", item.object.server.0)),
+            kind,
+            name: name.clone(),
+            detail: BTreeMap::from([
+                ("server".to_owned(), item.object.address.to_string()),
+                ("database".to_owned(), item.object.name.database.to_string()),
+                ("comment".to_owned(), item.found.comment.clone().unwrap_or_default()),
+            ]),
+        });
+        let outcome = if !self.intend(allocation, &removal).await? {
+            Outcome::Kept("its worktree came back".to_owned())
+        } else if let Some(kept) = self.may_drop_object(item, &shown.token, &first).await? {
+            kept
+        } else {
+            let databases = &self.gc.0.releaser.databases;
+            match databases.drop_object(allocation.id, &item.object, name).await {
+                Ok(Dropped::Dropped) => Outcome::Dropped,
+                Ok(Dropped::Gone) => Outcome::Gone,
+                Ok(Dropped::Kept(keep)) => Outcome::Kept(keep.to_string()),
+                Err(DropError::Registry(error)) => return Err(error.into()),
+                Err(error) => Outcome::Kept(error.to_string()),
+            }
+        };
+        shown.done = !matches!(outcome, Outcome::Kept(_));
+        match &outcome {
+            Outcome::Kept(why) => {
+                shown.action = GcAction::Keep;
+                shown.reason.clone_from(why);
+            }
+            Outcome::MadeAnew | Outcome::Gone => shown.reason = outcome.text(),
+            Outcome::Dropped => {}
+        }
+        info!(kind, %name, worktree = %allocation.path.display(), outcome = outcome.text(), "gc");
+        self.record(&removal, outcome.text()).await
+    }
+
+    /// Looks at everything once more, and makes the plan again; none when the object may be dropped now. The server's word
+    /// is asked for again in the very session that drops it.
+    async fn may_drop_object(
+        &self,
+        item: &ObjectItem,
+        token: &str,
+        first: &HashMap<AllocationId, Proof>,
+    ) -> Result<Option<Outcome>, Stop> {
+        let id = item.allocation.id;
+        let snapshot = self.gc.writer().snapshot();
+        let mut proofs = self.gc.prove(&snapshot, vec![Arc::clone(&item.allocation)]).await?;
+        let proof = match (first.get(&id), proofs.remove(&id)) {
+            (Some(first), Some(second)) => proofs::both(first.clone(), second),
+            _ => return Ok(Some(Outcome::Kept("git could not be asked".to_owned()))),
+        };
+        proofs.insert(id, proof);
+        let Some(now) = snapshot.ledger.allocation(id) else {
+            return Ok(Some(Outcome::Kept("its worktree came back".to_owned())));
+        };
+        let answers = HashMap::from([(id, self.gc.0.releaser.databases.ask(now).await)]);
+        let question = self.survey.question(&snapshot.ledger, &proofs, self.wish.options);
+        let again = plan_objects(&question, &answers);
+        let same = |it: &&ObjectItem| it.object.name == item.object.name && it.found.name == item.found.name;
+        let Some(now) = again.iter().find(same) else { return Ok(Some(Outcome::Gone)) };
+        if let Some(keep) = &now.keep {
+            return Ok(Some(Outcome::Kept(keep.to_string())));
+        }
+        let is_changed = report::object(now).token != token;
+        Ok(is_changed.then(|| Outcome::Kept("it has changed since it was listed".to_owned())))
     }
 
     /// Stops and removes the containers of a worktree's own Compose project, their volumes not.

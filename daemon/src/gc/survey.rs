@@ -10,10 +10,12 @@ use wtd_protocol::{Problem, State};
 
 use super::{Gc, Parts, Wish, engine_problem, proofs, shutting_down, store_problem};
 use crate::domain::allocation::{Allocation, Moment};
+use crate::domain::gc::objects::{Answers, ObjectItem, plan_objects};
 use crate::domain::gc::plan::{Keep, Options, Plan, Question, left_behind, plan, refusal};
 use crate::domain::gc::proof::Proof;
 use crate::domain::gc::{EngineId, EngineView, Looks};
 use crate::domain::identity::AllocationId;
+use crate::domain::ledger::Ledger;
 use crate::engine::{Connection, Engine, EngineError};
 use crate::reconciler::watched_common_dirs;
 use crate::registry::Snapshot;
@@ -29,10 +31,14 @@ pub struct Survey {
     /// The engine that was asked; none where there is none, or none is to be asked.
     pub(super) connection: Option<Connection>,
     pub(super) engine: EngineView,
+    /// When its volumes were created.
+    created: HashMap<String, Moment>,
     pub(super) looks: Looks,
     pub(super) proofs: HashMap<AllocationId, Proof>,
     pub(super) sizes: HashMap<String, u64>,
     pub(super) plan: Plan,
+    /// What database servers have, and what becomes of it.
+    pub(super) objects: Vec<ObjectItem>,
     /// What becomes of the offsets of the allocations that are concerned: why one stays taken, or none.
     pub(super) offsets: Vec<(Arc<Allocation>, Option<String>)>,
     pub(super) asks_no_engine: bool,
@@ -42,6 +48,7 @@ impl Gc {
     /// Looks everywhere. `with_sizes`: also how large the volumes are, which can take the engine long.
     pub(super) async fn survey(&self, wish: &Wish, with_sizes: bool) -> Result<Survey, Problem> {
         self.settle().await;
+        let answers = self.ask_servers().await;
         // The daemon does this by itself; whoever asks for gc need not wait until it does.
         if !wish.asks_no_engine {
             self.release(&wish.engine).await;
@@ -72,16 +79,34 @@ impl Gc {
         let mut survey = Survey {
             snapshot,
             connection,
+            created: created(&engine),
             engine,
             looks,
             proofs,
             sizes,
             plan: Plan::default(),
+            objects: Vec::new(),
             offsets: Vec::new(),
             asks_no_engine: wish.asks_no_engine,
         };
-        survey.decide(wish.options);
+        survey.decide(wish.options, &answers);
         Ok(survey)
+    }
+
+    /// What database servers have of allocations that are gone. That nothing is left there is recorded at once.
+    async fn ask_servers(&self) -> Answers {
+        let databases = &self.0.releaser.databases;
+        let snapshot = self.writer().snapshot();
+        let gone = snapshot.ledger.allocations();
+        let gone = gone.filter(|allocation| matches!(allocation.state, State::Stale | State::Missing));
+        let asked: JoinSet<_> = gone
+            .filter(|allocation| !allocation.objects.is_empty())
+            .map(|allocation| {
+                let (databases, allocation) = (databases.clone(), Arc::clone(allocation));
+                async move { (allocation.id, databases.ask(&allocation).await) }
+            })
+            .collect();
+        asked.join_all().await.into_iter().collect()
     }
 
     /// Releases what nothing is left of, by the word of the engine that is meant and of the daemon's own.
@@ -119,18 +144,28 @@ impl Gc {
 }
 
 impl Survey {
-    fn decide(&mut self, options: Options) {
-        let created = created(&self.engine);
-        let question = Question {
-            ledger: &self.snapshot.ledger,
-            proofs: &self.proofs,
+    /// What a plan answers, for this ledger and these looks at git.
+    pub(super) fn question<'a>(
+        &'a self,
+        ledger: &'a Ledger,
+        proofs: &'a HashMap<AllocationId, Proof>,
+        options: Options,
+    ) -> Question<'a> {
+        Question {
+            ledger,
+            proofs,
             looks: &self.looks,
             engine: &self.engine,
-            created: &created,
+            created: &self.created,
             now: now(),
             options,
-        };
+        }
+    }
+
+    fn decide(&mut self, options: Options, answers: &Answers) {
+        let question = self.question(&self.snapshot.ledger, &self.proofs, options);
         let plan = plan(&question);
+        let objects = plan_objects(&question, answers);
         let gone = self.snapshot.ledger.allocations();
         let gone = gone.filter(|allocation| matches!(allocation.state, State::Stale | State::Missing));
         let mut offsets = Vec::new();
@@ -138,11 +173,19 @@ impl Survey {
             // What is stale and holds no data was released a moment ago, so each of these has something to tell.
             if allocation.state == State::Stale || options.missing {
                 let kept = refusal(allocation, &question).map(|keep: Keep| keep.to_string());
-                let kept = kept.or_else(|| self.waits(allocation, &plan));
+                let kept = kept.or_else(|| self.waits(allocation, &plan)).or_else(|| {
+                    let of_it =
+                        |item: &&ObjectItem| item.allocation.id == allocation.id && item.keep.is_some();
+                    let left = objects.iter().find(of_it)?;
+                    let is_unasked = matches!(left.keep, Some(Keep::Server(_))) && self.asks_no_engine;
+                    (!is_unasked)
+                        .then(|| format!("the {} {} is left", left.object.name.kind(), left.found.name))
+                });
                 offsets.push((Arc::clone(allocation), kept));
             }
         }
         self.plan = plan;
+        self.objects = objects;
         self.offsets = offsets;
     }
 

@@ -1,11 +1,13 @@
 //! What gc may drop, decided from values alone: allocations, git's answer, what the engine has, the clock.
 //!
 //! [`belongings`] finds what an engine has of an allocation, [`proof`] reads git's answer, [`made_after`] tells whether
-//! a volume can be the worktree's at all, and [`plan`] puts the contract's rules together; [`release`] says when
+//! a volume can be the worktree's at all, and [`plan`] puts the contract's rules together, [`objects`] those for
+//! databases; [`release`] says when
 //! nothing is left of an allocation. Nothing here acts.
 
 pub mod belongings;
 pub mod made_after;
+pub mod objects;
 pub mod plan;
 pub mod proof;
 pub mod release;

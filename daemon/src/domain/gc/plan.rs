@@ -14,9 +14,11 @@ use super::made_after::is_made_after;
 use super::proof::Proof;
 use super::{Container, EngineView, Look, Looks, Volume};
 use crate::domain::allocation::{Allocation, DatabaseVolume, Ending, Moment};
+use crate::domain::database_objects::KeepObject;
 use crate::domain::identity::AllocationId;
 use crate::domain::ledger::Ledger;
 use crate::domain::names::{ComposeProject, VolumeName};
+use crate::domain::project::DatabaseMode;
 
 /// What the person who asks for gc wants.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -27,6 +29,8 @@ pub struct Options {
     pub older_than_ms: i64,
     /// Containers of the worktrees' own Compose projects are removed first.
     pub down: bool,
+    /// What is dropped is to be kept in files.
+    pub backup: bool,
 }
 
 /// What the plan is made from.
@@ -132,6 +136,14 @@ pub enum Keep {
     },
     /// Nobody asked for the containers to be removed.
     NotAskedFor(ComposeProject),
+    /// A database server can't be asked.
+    Server(String),
+    /// It is to be kept in a file, and only volumes are.
+    NoBackup(&'static str),
+    /// What a database server says speaks against it.
+    Object(KeepObject),
+    /// It is the volume of a server that other worktrees share.
+    SharedServer(String),
 }
 
 impl fmt::Display for Keep {
@@ -173,6 +185,17 @@ impl fmt::Display for Keep {
             Self::NotAskedFor(project) => {
                 write!(f, "`docker compose -p {project} down` or --down removes them")
             }
+            Self::Server(why) => f.write_str(why),
+            Self::NoBackup(program) => {
+                write!(
+                    f,
+                    "--backup keeps volumes only; write it to a file with {program}, then run gc without --backup"
+                )
+            }
+            Self::Object(keep) => keep.fmt(f),
+            Self::SharedServer(path) => {
+                write!(f, "it may be the volume of the server that the worktree {path} shares")
+            }
         }
     }
 }
@@ -213,6 +236,7 @@ pub fn plan(question: &Question<'_>) -> Plan {
 fn keep(allocation: &Allocation, volume: &Volume, live: &Live<'_>, question: &Question<'_>) -> Option<Keep> {
     let looks = looks(allocation, question);
     live.claims(allocation, volume)
+        .or_else(|| live.shares_server(allocation, volume))
         .or_else(|| others(allocation, volume))
         .or_else(|| engine_refusal(looks, question.engine, is_labelled(allocation, volume)))
         .or_else(|| unfit(allocation, volume, looks, question))
@@ -267,6 +291,8 @@ struct Live<'a> {
     names: HashMap<&'a str, Vec<(AllocationId, &'a Path)>>,
     /// Volumes of servers that worktrees share, each with a worktree that uses it.
     shared: HashMap<&'a str, &'a Path>,
+    /// Ports of servers that live worktrees share, each with one of them.
+    servers: HashMap<u16, &'a Path>,
     ids: HashMap<String, (AllocationId, &'a Path)>,
     projects: HashMap<&'a str, &'a Path>,
 }
@@ -276,6 +302,7 @@ impl<'a> Live<'a> {
         let mut live = Self {
             names: HashMap::new(),
             shared: HashMap::new(),
+            servers: HashMap::new(),
             ids: HashMap::new(),
             projects: HashMap::new(),
         };
@@ -286,6 +313,11 @@ impl<'a> Live<'a> {
             }
             if !allocation.is_live() {
                 continue;
+            }
+            if let Some(port) =
+                allocation.database_port().filter(|_| allocation.mode != DatabaseMode::Isolated)
+            {
+                live.servers.insert(port, &allocation.path);
             }
             let entry = (allocation.id, allocation.path.as_path());
             for name in allocation.own_volumes() {
@@ -311,6 +343,14 @@ impl<'a> Live<'a> {
         let by_project = label(COMPOSE_PROJECT_LABEL).and_then(|name| self.projects.get(name).copied());
         let shared = self.shared.get(volume.name.as_str()).copied();
         path.or(by_project).or(shared).map(|path| Keep::Live(path.display().to_string()))
+    }
+
+    /// Whether live allocations share a server on the port that this one's own server had: one that was made in mode
+    /// `isolated`, before the project's mode was changed. Their databases are in its volume then.
+    fn shares_server(&self, allocation: &Allocation, volume: &Volume) -> Option<Keep> {
+        let DatabaseVolume::Own(own) = &allocation.volume else { return None };
+        let path = self.servers.get(&allocation.database_port()?).filter(|_| own.as_str() == volume.name)?;
+        Some(Keep::SharedServer(path.display().to_string()))
     }
 
     fn has_project(&self, project: &ComposeProject) -> Option<String> {

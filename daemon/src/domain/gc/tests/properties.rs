@@ -116,7 +116,7 @@ prop_compose! {
         world.engine.volumes = volumes;
         world.engine.containers = containers;
         world.engine.tells_creation = tells_creation;
-        world.options = Options { missing, older_than_ms, down };
+        world.options = Options { missing, older_than_ms, down, backup: false };
         world
     }
 }
