@@ -5,14 +5,12 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use wtd_protocol::variable::{Variable, VariableError, WTD_WORKTREE};
+use wtd_protocol::Allocation;
+use wtd_protocol::variable::{WTD_WORKTREE, may_be_set};
 
 use crate::daemon::Daemon;
 use crate::error::{Error, Unreachable};
 use crate::fallback::{self, Found};
-
-/// A variable that wtd computes beside those of the protocol's list.
-const COMPOSE_FILE: &str = "COMPOSE_FILE";
 
 /// The variables of one worktree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,17 +33,20 @@ impl Environment {
     ) -> Result<Self, Error> {
         let path = absolute(path)?;
         match daemon.allocation(&path, meanwhile) {
-            Ok(allocation) => {
-                let worktree = allocation.path().map_err(untrusted)?;
-                let environment = Self::checked(worktree, allocation.variables)?;
-                Ok(Self { untrusted: allocation.untrusted, ..environment })
-            }
+            Ok(allocation) => Self::of_allocation(&allocation),
             Err(Error::Unreachable(unreachable)) => Self::from_file(&path, unreachable),
             Err(error) if error.exit_code() == 4 => {
                 Self::from_file(&path, Unreachable::new(error.to_string(), "try again"))
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// The variables of an allocation that the daemon gave.
+    pub(crate) fn of_allocation(allocation: &Allocation) -> Result<Self, Error> {
+        let worktree = allocation.path().map_err(untrusted)?;
+        let environment = Self::checked(worktree, allocation.variables.clone())?;
+        Ok(Self { untrusted: allocation.untrusted, ..environment })
     }
 
     /// The variables that the allocation file has, since the daemon is `unreachable`.
@@ -100,11 +101,6 @@ pub(crate) fn absolute(path: Option<&Path>) -> Result<PathBuf, Error> {
         None => std::env::current_dir()
             .map_err(|_| Error::NotInAWorktree(PathBuf::from("the working directory, which is gone,"))),
     }
-}
-
-/// Whether wtd sets a variable of this name.
-pub(crate) fn may_be_set(name: &str) -> bool {
-    name == COMPOSE_FILE || matches!(Variable::new(name), Ok(_) | Err(VariableError::Ours(_)))
 }
 
 /// The error for an answer that no daemon gives.

@@ -511,6 +511,7 @@ pub fn as_recorded(allocation: &Allocation) -> Recorded {
         path: allocation.path.clone(),
         device: allocation.device,
         main: allocation.is_main(),
+        override_digest: allocation.compose.as_ref().map(|compose| compose.digest),
     }
 }
 

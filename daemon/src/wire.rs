@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use jiff::Timestamp;
-use wtd_protocol::{AllocationFile, PassedOver, PathText, allocation_file};
+use wtd_protocol::{AllocationFile, ComposeOverride, PassedOver, PathText, allocation_file};
 
 use crate::domain::allocation::{Allocation, Moment};
 use crate::domain::allocator::Obstacle;
+use crate::domain::compose::Compose;
 use crate::domain::variables::variables;
 
 /// RFC 3339, UTC, whole milliseconds.
@@ -39,6 +40,9 @@ pub fn allocation(
         ports: allocation.ports.iter().map(|(name, port)| (name.to_string(), port.port)).collect(),
         mode: allocation.mode.as_str().to_owned(),
         volume: allocation.volume.name().to_string(),
+        base_ports: allocation.ports.iter().map(|(name, port)| (name.to_string(), port.base.get())).collect(),
+        shared_volumes: allocation.shared_volumes.iter().cloned().collect(),
+        compose: allocation.compose.as_ref().map(|compose| compose_override(allocation, compose)),
         volumes: allocation
             .volumes
             .iter()
@@ -56,6 +60,15 @@ pub fn allocation(
         warnings: allocation.warnings.iter().cloned().chain(notice).collect(),
         untrusted: allocation.untrusted,
         variables: if with_variables { variables(allocation) } else { BTreeMap::new() },
+    }
+}
+
+fn compose_override(allocation: &Allocation, compose: &Compose) -> ComposeOverride {
+    let text = |path: &Path| PathText::of(path).text;
+    ComposeOverride {
+        files: compose.files.iter().map(|file| text(&allocation.path.join(file))).collect(),
+        file: text(&allocation.git_dir.join(wtd_protocol::compose::FILE_NAME)),
+        ports: wtd_protocol::compose::ranges(&compose.ports),
     }
 }
 

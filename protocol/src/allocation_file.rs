@@ -74,11 +74,7 @@ impl AllocationFile {
             return Err(AllocationFileError::Content("PORT_OFFSET is not the offset"));
         }
         for (name, value) in &file.variables {
-            let ours = matches!(
-                crate::variable::Variable::new(name),
-                Ok(_) | Err(crate::variable::VariableError::Ours(_))
-            ) || COMPUTED.contains(&name.as_str());
-            if !ours || value.contains('\0') {
+            if !crate::variable::may_be_set(name) || value.contains('\0') {
                 return Err(AllocationFileError::Content("a variable is not one that wtd sets"));
             }
         }
@@ -102,9 +98,6 @@ impl AllocationFile {
         Ok(bytes)
     }
 }
-
-/// Variables that wtd computes and that no repository may declare for itself.
-const COMPUTED: [&str; 1] = ["COMPOSE_FILE"];
 
 #[cfg(test)]
 mod tests {

@@ -9,8 +9,10 @@
 //! apart work together.
 
 pub mod allocation_file;
+pub mod compose;
 pub mod gc;
 pub mod health;
+pub mod names;
 pub mod path_text;
 pub mod problem;
 pub mod requests;
@@ -23,7 +25,9 @@ pub use allocation_file::AllocationFile;
 pub use health::{Check, CheckStatus, Health};
 pub use path_text::PathText;
 pub use problem::{Problem, ProblemType};
-pub use worktree::{Allocation, Change, ChangeKind, PassedOver, PortConflict, Repository, State, Worktree};
+pub use worktree::{
+    Allocation, Change, ChangeKind, ComposeOverride, PassedOver, PortConflict, Repository, State, Worktree,
+};
 
 /// The version of the programs, as `--version` and `GET /v1/health` give it.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

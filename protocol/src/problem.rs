@@ -45,6 +45,12 @@ pub enum ProblemType {
     /// Another gc is under way.
     #[serde(rename = "urn:wtd:problem:gc-running")]
     GcRunning,
+    /// A port is another allocation's.
+    #[serde(rename = "urn:wtd:problem:port-taken")]
+    PortTaken,
+    /// What was asked is about an allocation that the worktree no longer has.
+    #[serde(rename = "urn:wtd:problem:allocation-changed")]
+    AllocationChanged,
     /// The registry knows nothing of what was asked.
     #[serde(rename = "urn:wtd:problem:not-registered")]
     NotRegistered,
@@ -76,7 +82,12 @@ impl ProblemType {
             Self::PathUnreadable => 422,
             Self::BadRequest | Self::UnreadableBody => 400,
             Self::Forbidden => 403,
-            Self::VolumeExists | Self::GcRunning | Self::InvalidConfiguration | Self::ContentChanged => 409,
+            Self::VolumeExists
+            | Self::GcRunning
+            | Self::PortTaken
+            | Self::AllocationChanged
+            | Self::InvalidConfiguration
+            | Self::ContentChanged => 409,
             Self::OffsetsExhausted => 507,
             Self::RegistryUnavailable | Self::EngineUnavailable | Self::ShuttingDown => 503,
             Self::Timeout => 504,
@@ -99,6 +110,8 @@ impl ProblemType {
             Self::VolumeExists => "the volume exists",
             Self::EngineUnavailable => "the container engine can't be asked",
             Self::GcRunning => "another gc is under way",
+            Self::PortTaken => "the port is taken",
+            Self::AllocationChanged => "the worktree has another allocation now",
             Self::NotRegistered => "not registered",
             Self::InvalidConfiguration => "the configuration is invalid",
             Self::RegistryUnavailable => "the registry can't be written",

@@ -44,6 +44,30 @@ pub struct ReassignRequest {
     pub force: bool,
 }
 
+/// Body of `PUT` on [`crate::routes::COMPOSE`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ComposeRequest {
+    /// The worktree.
+    #[serde(flatten)]
+    pub path: PathRequest,
+    /// The allocation that the override was made for; another one's is refused.
+    pub allocation: String,
+    /// The project's Compose files, absolute, in the order in which Compose reads them.
+    pub files: Vec<String>,
+    /// [`crate::compose::digest`] of what those files held when the override was made.
+    pub files_digest: String,
+    /// What separates the paths in `COMPOSE_FILE`.
+    pub separator: char,
+    /// The override: a Compose file.
+    #[serde(rename = "override")]
+    pub text: String,
+    /// The host ports that the project publishes under the override: `8080`, or `10000-10100` for a range.
+    pub ports: Vec<String>,
+    /// The volumes that the override names.
+    pub volumes: Vec<String>,
+}
+
 /// What `DELETE` on [`crate::routes::REPOSITORIES`] takes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

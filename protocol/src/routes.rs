@@ -6,6 +6,8 @@ pub const V1: &str = "/v1";
 pub const WORKTREES: &str = "/v1/worktrees";
 /// `POST`: gives a worktree another offset.
 pub const REASSIGN: &str = "/v1/worktrees/reassign";
+/// `PUT`: records the Compose override of a worktree; `DELETE`: takes it away.
+pub const COMPOSE: &str = "/v1/worktrees/compose";
 /// `GET`: watched repositories; `PUT`: watch one; `DELETE`: forget one.
 pub const REPOSITORIES: &str = "/v1/repositories";
 /// `GET`: what a worktree's configuration declares that takes trust; `PUT`: trust it; `DELETE`: trust nothing of the

@@ -15,6 +15,10 @@ pub const DB_VOLUME: &str = "DB_VOLUME";
 pub const POSTGRES_DB: &str = "POSTGRES_DB";
 /// The Compose project's name, as Compose reads it.
 pub const COMPOSE_PROJECT_NAME: &str = "COMPOSE_PROJECT_NAME";
+/// The Compose files, as Compose reads it. Set where the worktree has an override of its own.
+pub const COMPOSE_FILE: &str = "COMPOSE_FILE";
+/// What separates the paths in [`COMPOSE_FILE`], as Compose reads it. Set where it is not a colon.
+pub const COMPOSE_PATH_SEPARATOR: &str = "COMPOSE_PATH_SEPARATOR";
 /// The worktree's root directory.
 pub const WTD_WORKTREE: &str = "WTD_WORKTREE";
 
@@ -51,7 +55,8 @@ const OBEYED: &[&str] = &[
     "CDPATH",
     "CLASSPATH",
     "COLUMNS",
-    "COMPOSE_FILE",
+    COMPOSE_FILE,
+    COMPOSE_PATH_SEPARATOR,
     "CONTAINER_HOST",
     "CURL_HOME",
     "CVS_RSH",
@@ -204,6 +209,14 @@ const OBEYED_PREFIXES: &[&str] = &[
     "ZSH_",
     "_",
 ];
+
+/// Variables that wtd computes for a worktree and that no repository may declare.
+const COMPUTED: [&str; 2] = [COMPOSE_FILE, COMPOSE_PATH_SEPARATOR];
+
+/// Whether wtd sets a variable of this name in some worktree.
+pub fn may_be_set(name: &str) -> bool {
+    COMPUTED.contains(&name) || matches!(Variable::new(name), Ok(_) | Err(VariableError::Ours(_)))
+}
 
 /// Why a name can't be a variable's.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

@@ -73,11 +73,20 @@ pub struct Allocation {
     /// How worktrees share the database server: `isolated`, `database`, `schema` or `shared`.
     #[serde(default = "isolated")]
     pub mode: String,
+    /// Each port variable with its port at offset 0. A port that all worktrees share is at its base in each.
+    #[serde(default)]
+    pub base_ports: BTreeMap<String, u16>,
     /// The worktree's database volume (`DB_VOLUME`): its own in mode `isolated`, in the others that of the server.
     pub volume: String,
     /// Further volumes of the worktree, by variable.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub volumes: BTreeMap<String, String>,
+    /// Volumes of the project's Compose files that all worktrees share.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared_volumes: Vec<String>,
+    /// The worktree's Compose override, once it was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compose: Option<ComposeOverride>,
     /// The worktree's database (`POSTGRES_DB`).
     pub database: String,
     /// The worktree's schema in it (`DB_SCHEMA`), in mode `schema`.
@@ -132,6 +141,19 @@ impl Allocation {
     pub fn repository(&self) -> Result<PathBuf, PathTextError> {
         PathText::path(&self.repository, self.repository_base64.as_deref())
     }
+}
+
+/// The Compose override of a worktree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ComposeOverride {
+    /// The project's own Compose files, in the order in which Compose reads them.
+    pub files: Vec<String>,
+    /// The override's file, in the worktree's git dir.
+    #[serde(rename = "override")]
+    pub file: String,
+    /// The host ports that the project publishes under it: `8080`, or `10000-10100` for a range.
+    pub ports: Vec<String>,
 }
 
 /// An offset that was tried before the one that was given, and what stood in its way.

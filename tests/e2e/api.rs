@@ -285,6 +285,8 @@ fn the_openapi_document_names_every_route() {
         ("PUT", "/v1/worktrees"),
         ("GET", "/v1/worktrees"),
         ("POST", "/v1/worktrees/reassign"),
+        ("PUT", "/v1/worktrees/compose"),
+        ("DELETE", "/v1/worktrees/compose"),
         ("GET", "/v1/repositories"),
         ("PUT", "/v1/repositories"),
         ("DELETE", "/v1/repositories"),

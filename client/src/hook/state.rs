@@ -6,8 +6,8 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
+use wtd_protocol::variable::may_be_set;
 
-use crate::environment::may_be_set;
 use crate::error::Error;
 
 /// The variable with the hook's memory.

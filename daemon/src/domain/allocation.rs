@@ -9,6 +9,7 @@ use wtd_protocol::State;
 use wtd_protocol::variable::Variable;
 
 use super::allocator::Obstacle;
+use super::compose::Compose;
 use super::database_objects::DatabaseObject;
 use super::identity::{AllocationId, FileIdentity, RepositoryId};
 use super::names::{ComposeProject, DatabaseName, SchemaName, VolumeName};
@@ -119,8 +120,13 @@ pub struct Allocation {
     pub volume: DatabaseVolume,
     /// Further volumes by variable.
     pub volumes: BTreeMap<Variable, VolumeName>,
-    /// Volumes that the worktree had under an earlier configuration; gc still answers for them.
+    /// Volumes that the worktree had under an earlier configuration, or that a Compose override named; gc answers
+    /// for them too.
     pub former_volumes: BTreeSet<VolumeName>,
+    /// Volumes of the project's Compose files that all worktrees share.
+    pub shared_volumes: BTreeSet<String>,
+    /// The Compose override, once a person had it written.
+    pub compose: Option<Box<Compose>>,
     /// The database's name.
     pub database: DatabaseName,
     /// The schema in it, in mode `schema`.
@@ -169,6 +175,15 @@ impl Allocation {
     /// Whether the worktree uses a volume of this name, its own or one that worktrees share.
     pub fn names_volume(&self, name: &VolumeName) -> bool {
         self.volume.name() == name || self.own_volumes().any(|own| own == name)
+    }
+
+    /// The ports that no other allocation can have: those that move with the offset, and those that are published
+    /// under the Compose override.
+    pub fn claimed_ports(&self) -> impl Iterator<Item = u16> {
+        let moved = |port: &u16| self.ports.values().any(|own| !own.shared && own.port == *port);
+        let published = self.compose.iter().flat_map(|compose| &compose.ports).copied();
+        let declared = self.ports.values().filter(|port| !port.shared).map(|port| port.port);
+        declared.chain(published.filter(move |port| !moved(port)))
     }
 
     /// Whether the worktree holds it: not proven removed, and not ended by a person.

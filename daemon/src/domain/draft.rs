@@ -164,6 +164,8 @@ impl Draft {
             volume: names.volume,
             volumes: names.volumes,
             former_volumes: BTreeSet::new(),
+            shared_volumes: project.shared_volumes.clone(),
+            compose: None,
             database: names.database,
             schema: names.schema,
             template: project.database_template.clone(),
@@ -253,6 +255,7 @@ impl Draft {
         allocation.volumes = names.volumes;
         allocation.former_volumes =
             before.into_iter().filter(|volume| !allocation.names_volume(volume)).collect();
+        allocation.shared_volumes.clone_from(&project.shared_volumes);
         allocation.database = names.database;
         allocation.schema = names.schema;
         allocation.compose_project = names.compose_project;
@@ -393,6 +396,8 @@ fn what_happened(before: Option<&Allocation>, after: &Allocation) -> Option<Chan
     let configured = before.ports != after.ports
         || before.volume != after.volume
         || before.volumes != after.volumes
+        || before.shared_volumes != after.shared_volumes
+        || before.compose != after.compose
         || before.database != after.database
         || before.schema != after.schema
         || before.has_wanted_object() != after.has_wanted_object()

@@ -104,6 +104,11 @@ impl Ledger {
         self.by_state.get(&state).into_iter().flatten().filter_map(|id| self.allocations.get(id))
     }
 
+    /// Whether worktrees share a server on `port`.
+    pub fn is_shared(&self, port: u16) -> bool {
+        self.shared_ports.contains_key(&port)
+    }
+
     /// The allocation that moved a service to `port`.
     pub fn holder_of_port(&self, port: u16) -> Option<AllocationId> {
         self.by_port.get(&port).copied()
@@ -139,12 +144,13 @@ impl Ledger {
         if let Some(first) = self.by_offset.insert(allocation.offset, id) {
             return Err(overlap(format!("offset {}", allocation.offset), first));
         }
-        for port in allocation.ports.values() {
-            if port.shared {
-                *self.shared_ports.entry(port.port).or_insert(0) += 1;
-            } else if let Some(first) = self.by_port.insert(port.port, id) {
-                return Err(overlap(format!("port {}", port.port), first));
+        for port in allocation.claimed_ports() {
+            if let Some(first) = self.by_port.insert(port, id) {
+                return Err(overlap(format!("port {port}"), first));
             }
+        }
+        for port in allocation.ports.values().filter(|port| port.shared) {
+            *self.shared_ports.entry(port.port).or_insert(0) += 1;
         }
         if allocation.is_live() {
             self.by_path.insert(allocation.path.clone(), id);
@@ -159,10 +165,11 @@ impl Ledger {
     fn remove(&mut self, id: AllocationId) {
         let Some(before) = self.allocations.remove(&id) else { return };
         self.by_offset.remove(&before.offset);
-        for port in before.ports.values() {
-            if !port.shared {
-                self.by_port.remove(&port.port);
-            } else if let Some(count) = self.shared_ports.get_mut(&port.port) {
+        for port in before.claimed_ports() {
+            self.by_port.remove(&port);
+        }
+        for port in before.ports.values().filter(|port| port.shared) {
+            if let Some(count) = self.shared_ports.get_mut(&port.port) {
                 *count -= 1;
                 if *count == 0 {
                     self.shared_ports.remove(&port.port);

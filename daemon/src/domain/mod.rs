@@ -5,6 +5,7 @@
 
 pub mod allocation;
 pub mod allocator;
+pub mod compose;
 pub mod database_objects;
 pub mod draft;
 pub mod gc;

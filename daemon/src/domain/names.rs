@@ -6,13 +6,9 @@
 use std::fmt;
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
+use wtd_protocol::names::{MAX_VOLUME_BYTES, cut, is_lower_alphanumeric, is_volume_name};
 
-/// The longest project name, in bytes: it leaves room for an offset and for what Compose appends to it.
-pub const MAX_PROJECT_BYTES: usize = 40;
-
-/// The longest volume name, in bytes.
-pub const MAX_VOLUME_BYTES: usize = 63;
+pub use wtd_protocol::names::project_name;
 
 /// The longest identifier that PostgreSQL does not cut, in bytes (`NAMEDATALEN` - 1; PostgreSQL manual, 4.1.1).
 pub const MAX_DATABASE_BYTES: usize = 63;
@@ -51,13 +47,7 @@ pub struct VolumeName(String);
 impl VolumeName {
     /// The volume of this name.
     pub fn new(name: &str) -> Result<Self, NameError> {
-        let in_alphabet = name.starts_with(is_lower_alphanumeric)
-            && name.chars().all(|c| is_lower_alphanumeric(c) || matches!(c, '_' | '.' | '-'));
-        if in_alphabet && (2..=MAX_VOLUME_BYTES).contains(&name.len()) && !name.contains("..") {
-            Ok(Self(name.to_owned()))
-        } else {
-            Err(NameError::Volume(excerpt(name)))
-        }
+        if is_volume_name(name) { Ok(Self(name.to_owned())) } else { Err(NameError::Volume(excerpt(name))) }
     }
 }
 
@@ -146,24 +136,6 @@ macro_rules! text {
 
 text!(VolumeName, DatabaseName, SchemaName, ComposeProject);
 
-fn is_lower_alphanumeric(c: char) -> bool {
-    c.is_ascii_lowercase() || c.is_ascii_digit()
-}
-
-/// A project's name from a configured name or a directory's: lower case, other characters turned into `-`,
-/// and leading ones that Compose doesn't take dropped. Always a [`ComposeProject`]; `project` when nothing is
-/// left.
-pub fn project_name(configured_or_directory: &str) -> String {
-    let name: String = configured_or_directory
-        .chars()
-        .map(|c| c.to_ascii_lowercase())
-        .map(|c| if is_lower_alphanumeric(c) || c == '_' { c } else { '-' })
-        .skip_while(|c| !is_lower_alphanumeric(*c))
-        .take(MAX_PROJECT_BYTES)
-        .collect();
-    if name.is_empty() { "project".to_owned() } else { name }
-}
-
 /// The directory's name that a repository's project goes by: the main worktree's, or for a bare repository
 /// that of the repository less `.git`; a repository kept as `x/.bare` or `x/.git` goes by `x`.
 pub fn directory_name(common_dir: &Path, main_root: Option<&Path>) -> String {
@@ -178,16 +150,13 @@ pub fn directory_name(common_dir: &Path, main_root: Option<&Path>) -> String {
     name.strip_suffix(".git").map_or(name.clone(), str::to_owned)
 }
 
-/// `<stem>_<offset>`: the volume of a worktree. A stem that would make it too long (or no volume name, which
-/// configuration doesn't let through) is cut, and a digest of the whole stem put behind what is left.
+/// `<stem>_<offset>`: the volume of a worktree, cut as in [`wtd_protocol::names::volume_name`].
 pub fn volume_name(stem: &str, offset: u16) -> VolumeName {
-    let suffix = format!("_{offset}");
-    VolumeName::new(&format!("{stem}{suffix}"))
-        .unwrap_or_else(|_| VolumeName(cut(stem, '_', &suffix, MAX_VOLUME_BYTES)))
+    VolumeName(wtd_protocol::names::volume_name(stem, offset))
 }
 
 /// `<stem>-<offset>`, or the stem alone where every worktree has the same: the database of a worktree. Cut as
-/// in [`volume_name`].
+/// a volume's.
 pub fn database_name(stem: &str, offset: u16, per_worktree: bool) -> DatabaseName {
     let suffix = if per_worktree { format!("-{offset}") } else { String::new() };
     DatabaseName::new(&format!("{stem}{suffix}"))
@@ -212,22 +181,12 @@ pub fn compose_project(project: &str, offset: u16) -> ComposeProject {
     ComposeProject(format!("{}-{offset}", project_name(project)))
 }
 
-/// As much of the stem as fits, a digest of all of it, and the suffix. The digest keeps two stems apart that
-/// are the same up to the cut.
-fn cut(stem: &str, separator: char, suffix: &str, max_bytes: usize) -> String {
-    let first_64_bits =
-        Sha256::digest(stem).iter().take(8).fold(0_u64, |bits, byte| (bits << 8) | u64::from(*byte));
-    let digest = format!("{first_64_bits:016x}");
-    let room = max_bytes.saturating_sub(digest.len() + separator.len_utf8() + suffix.len());
-    let kept: String = project_name(stem).chars().take(room).collect();
-    format!("{kept}{separator}{digest}{suffix}")
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
 
     use proptest::prelude::*;
+    use wtd_protocol::names::MAX_PROJECT_BYTES;
 
     use super::*;
 

@@ -68,6 +68,8 @@ pub struct ObservedWorktree {
     pub locked: bool,
     /// What the allocation file says.
     pub claim: Claim,
+    /// The digest of a recorded Compose override that is not in the git dir any more, or is another one there.
+    pub lost_override: Option<[u8; 32]>,
     /// The project's configuration as this worktree sees it; worktrees that see the same share it.
     pub project: Arc<Project>,
 }
@@ -210,4 +212,6 @@ pub struct Recorded {
     pub device: u64,
     /// Whether it is the main worktree's.
     pub main: bool,
+    /// The digest of the Compose override that belongs in the git dir.
+    pub override_digest: Option<[u8; 32]>,
 }

@@ -1,6 +1,6 @@
 //! A project's configuration, as far as it bears on allocations: what `wtd.toml` declares, or the built-in values.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
 
 use wtd_env_file::EnvFilePath;
@@ -92,6 +92,8 @@ pub struct Project {
     pub volume_stem_is_configured: bool,
     /// Further volumes: variable and stem.
     pub volume_stems: BTreeMap<Variable, String>,
+    /// Volumes of the project's Compose files that all worktrees share.
+    pub shared_volumes: BTreeSet<String>,
     /// Further variables, from templates; they take trust.
     pub templates: BTreeMap<Variable, Template>,
     /// Files that are kept with the worktree's variables; they take trust.
@@ -120,6 +122,7 @@ impl Project {
             volume_stem: VOLUME_STEM.to_owned(),
             volume_stem_is_configured: false,
             volume_stems: BTreeMap::new(),
+            shared_volumes: BTreeSet::new(),
             templates: BTreeMap::new(),
             env_files: Vec::new(),
             content: None,

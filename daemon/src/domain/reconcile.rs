@@ -236,6 +236,10 @@ impl Step<'_> {
                 after.finished |= finished;
                 set_state(&mut after, State::Active, "", self.now);
                 self.draft.configure(&mut after, &worktree.project, surroundings.rules());
+                // One that was recorded since the look began is not the one that was looked for.
+                let is_lost =
+                    after.compose.as_ref().is_some_and(|own| Some(own.digest) == worktree.lost_override);
+                after.compose = after.compose.filter(|_| !is_lost);
                 self.draft.put(after)?
             }
             None => {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use wtd_protocol::variable;
 
 use super::allocation::Allocation;
+use super::compose::compose_file;
 use super::project::DatabaseMode;
 
 /// The variables of an allocation's worktree. `WTD_WORKTREE` is lossy where the path is not UTF-8; who needs the
@@ -41,6 +42,12 @@ pub fn given(allocation: &Allocation) -> BTreeMap<String, String> {
     }
     if let Some(project) = &allocation.compose_project {
         set(variable::COMPOSE_PROJECT_NAME, project.to_string());
+    }
+    if let Some((files, separator)) = compose_file(allocation) {
+        set(variable::COMPOSE_FILE, files);
+        if let Some(separator) = separator {
+            set(variable::COMPOSE_PATH_SEPARATOR, separator.to_string());
+        }
     }
     set(variable::WTD_WORKTREE, allocation.path.to_string_lossy().into_owned());
     variables

@@ -67,7 +67,7 @@ impl<'a> Looker<'a> {
     pub(super) fn main(&mut self, root: &Path, identity: FileIdentity) -> ObservedWorktree {
         self.marks.root(root);
         let presence = self.presence(root, identity, true);
-        ObservedWorktree {
+        let mut worktree = ObservedWorktree {
             id: None,
             git_dir: self.common_dir.to_owned(),
             identity,
@@ -76,7 +76,10 @@ impl<'a> Looker<'a> {
             presence,
             locked: false,
             claim: claim::read(self.common_dir),
-        }
+            lost_override: None,
+        };
+        worktree.lost_override = self.lost_override(&worktree);
+        worktree
     }
 
     /// The entry `id` of `worktrees/`; none when it is none of git's, has just gone, or names no path.
@@ -152,7 +155,7 @@ impl<'a> Looker<'a> {
         if matches!(presence, Presence::Missing { .. }) && !finished && self.is_fresh(&directory) {
             self.unsettled = true;
         }
-        let worktree = ObservedWorktree {
+        let mut worktree = ObservedWorktree {
             id: Some(id.to_owned()),
             identity,
             project: self.project(&path, &presence),
@@ -161,8 +164,16 @@ impl<'a> Looker<'a> {
             locked,
             claim: claim::read(&git_dir),
             git_dir,
+            lost_override: None,
         };
+        worktree.lost_override = self.lost_override(&worktree);
         Ok(Some(worktree))
+    }
+
+    /// The recorded Compose override of a worktree, if it is not in its git dir.
+    fn lost_override(&self, worktree: &ObservedWorktree) -> Option<[u8; 32]> {
+        let recorded = self.request.recorded.iter().find(|recorded| answers_for(worktree, recorded))?;
+        recorded.override_digest.filter(|digest| !claim::has_override(&worktree.git_dir, digest))
     }
 
     /// What is at `root`, for the git dir with this identity.

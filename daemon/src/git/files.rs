@@ -103,7 +103,12 @@ pub fn read_up_to(path: &Path, limit: usize) -> Result<Vec<u8>, ReadError> {
 
 /// As [`read`], but a symbolic link at `path` is not followed. For files that only this program writes.
 pub fn read_no_follow(path: &Path) -> Result<Vec<u8>, ReadError> {
-    read_regular(&fs::symlink_metadata(path)?, path, OFlags::NOFOLLOW, MAX_BYTES)
+    read_no_follow_up_to(path, MAX_BYTES)
+}
+
+/// As [`read_no_follow`], of at most `limit` bytes.
+pub fn read_no_follow_up_to(path: &Path, limit: usize) -> Result<Vec<u8>, ReadError> {
+    read_regular(&fs::symlink_metadata(path)?, path, OFlags::NOFOLLOW, limit)
 }
 
 fn read_regular(seen: &Metadata, path: &Path, flags: OFlags, limit: usize) -> Result<Vec<u8>, ReadError> {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest as _, Sha256};
-use wtd_protocol::allocation_file;
+use wtd_protocol::{allocation_file, compose};
 
 use super::files;
 
@@ -136,14 +136,17 @@ impl Marks {
     /// so that does not count.
     pub(super) fn repository(&mut self, common_dir: &Path) {
         self.identity(common_dir);
-        for name in ["config", "config.worktree", "worktrees", allocation_file::FILE_NAME, PROJECT_FILE] {
+        let own = [allocation_file::FILE_NAME, compose::FILE_NAME, PROJECT_FILE];
+        for name in ["config", "config.worktree", "worktrees"].into_iter().chain(own) {
             self.mark(&common_dir.join(name)).ok();
         }
     }
 
     /// An entry of `worktrees/`.
     pub(super) fn entry(&mut self, git_dir: &Path) -> EntryMarks {
-        self.mark(&git_dir.join(allocation_file::FILE_NAME)).ok();
+        for name in [allocation_file::FILE_NAME, compose::FILE_NAME] {
+            self.mark(&git_dir.join(name)).ok();
+        }
         EntryMarks {
             directory: self.mark(git_dir),
             gitdir: self.mark(&git_dir.join("gitdir")),

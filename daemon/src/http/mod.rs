@@ -13,7 +13,7 @@ mod trust;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use wtd_protocol::{Problem, ProblemType, routes as paths};
 
 pub use metrics::Metrics;
@@ -25,6 +25,9 @@ use crate::service::Service;
 /// The largest request body that is read, in bytes: paths are 4,096 bytes at most (`PATH_MAX`), base64 makes them
 /// a third longer, and JSON escapes six times.
 const MAX_BODY: usize = 64 * 1024;
+
+/// The same where the body holds a Compose override, which JSON escapes.
+const MAX_COMPOSE_BODY: usize = 2 * wtd_protocol::compose::MAX_BYTES;
 
 /// What handlers work with.
 #[derive(Debug, Clone)]
@@ -42,6 +45,12 @@ pub fn router(context: Context) -> Router {
     Router::new()
         .route(paths::WORKTREES, get(routes::list_worktrees).put(routes::put_worktree))
         .route(paths::REASSIGN, post(routes::reassign))
+        .route(
+            paths::COMPOSE,
+            put(routes::put_compose)
+                .delete(routes::delete_compose)
+                .layer(DefaultBodyLimit::max(MAX_COMPOSE_BODY)),
+        )
         .route(
             paths::REPOSITORIES,
             get(routes::list_repositories).put(routes::put_repository).delete(routes::forget_repository),

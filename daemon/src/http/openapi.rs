@@ -8,8 +8,9 @@ use super::events::__path_events;
 use super::gc::{__path_gc, __path_restore};
 use super::metrics::__path_serve_metrics;
 use super::routes::{
-    __path_checks, __path_forget_repository, __path_health, __path_list_repositories, __path_list_worktrees,
-    __path_put_repository, __path_put_worktree, __path_reassign, __path_reload,
+    __path_checks, __path_delete_compose, __path_forget_repository, __path_health, __path_list_repositories,
+    __path_list_worktrees, __path_put_compose, __path_put_repository, __path_put_worktree, __path_reassign,
+    __path_reload,
 };
 use super::trust::{__path_put_trust, __path_revoke_trust, __path_show_trust};
 
@@ -23,6 +24,8 @@ use super::trust::{__path_put_trust, __path_revoke_trust, __path_show_trust};
         put_worktree,
         list_worktrees,
         reassign,
+        put_compose,
+        delete_compose,
         list_repositories,
         put_repository,
         forget_repository,

@@ -10,7 +10,9 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use wtd_protocol::requests::{ForgetRequest, Forgotten, PathRequest, ReassignRequest, Reloaded};
+use wtd_protocol::requests::{
+    ComposeRequest, ForgetRequest, Forgotten, PathRequest, ReassignRequest, Reloaded,
+};
 use wtd_protocol::{Allocation, Check, Health, Problem, ProblemType, Repository, State, Worktree};
 
 use super::Context;
@@ -111,6 +113,37 @@ pub(super) async fn reassign(
 ) -> Result<Response, Answer> {
     let request: ReassignRequest = from_json(&headers, body)?;
     Ok(json(context.service.reassign(absolute(&request.path)?, request.force).await?))
+}
+
+/// Records the Compose override of a worktree, and puts it into its git dir.
+#[utoipa::path(put, path = "/v1/worktrees/compose", request_body = ComposeRequest, responses(
+    (status = 200, description = "the allocation, with the override", body = Allocation),
+    (status = "4XX", description = "no such worktree, or a port is another allocation's (409)", body = Problem, content_type = "application/problem+json"),
+    (status = "5XX", description = "the registry can't be written", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn put_compose(
+    FromContext(context): FromContext<Context>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Answer> {
+    let request: ComposeRequest = from_json(&headers, body)?;
+    let path = absolute(&request.path)?;
+    Ok(json(context.service.set_override(path, request).await?))
+}
+
+/// Takes the Compose override of a worktree away.
+#[utoipa::path(delete, path = "/v1/worktrees/compose", request_body = PathRequest, responses(
+    (status = 200, description = "the allocation, without an override", body = Allocation),
+    (status = "4XX", description = "no such worktree, or not a request", body = Problem, content_type = "application/problem+json"),
+    (status = "5XX", description = "the registry can't be written", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn delete_compose(
+    FromContext(context): FromContext<Context>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Answer> {
+    let request: PathRequest = from_json(&headers, body)?;
+    Ok(json(context.service.remove_override(absolute(&request)?).await?))
 }
 
 /// Lists the repositories that are watched.

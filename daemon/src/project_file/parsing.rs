@@ -82,7 +82,9 @@ impl Parser<'_> {
         if let Some(files) = self.table_at(document, "files") {
             self.env_files(files);
         }
-        self.not_applied_yet(document);
+        if let Some(value) = document.get("shared") {
+            self.shared(value);
+        }
     }
 
     fn project_name(&mut self, value: &Value<'_>) {
@@ -308,11 +310,21 @@ impl Parser<'_> {
         }
     }
 
-    /// A part of the contract that a later version applies: its shape is checked, and it changes nothing.
-    fn not_applied_yet(&mut self, document: &DeTable<'_>) {
-        if let Some((name, value)) = document.get_key_value("shared") {
-            self.strings("shared", value);
-            self.complain_at(name.span().start, "shared is not applied by this version");
+    /// Volumes of the project's Compose files, as they are called there.
+    fn shared(&mut self, value: &Value<'_>) {
+        for (name, span) in self.strings("shared", value) {
+            if !is_compose_key(name) {
+                let name = excerpt(name);
+                let reason = format!("{name:?} is no volume of a Compose file: use letters, digits, _ . and -");
+                self.complain("shared", span, reason);
+            } else if self.project.shared_volumes.len() >= MAX_ENTRIES
+                && !self.project.shared_volumes.contains(name)
+            {
+                let reason = format!("only {MAX_ENTRIES} volumes can be declared");
+                return self.complain("shared", span, reason);
+            } else {
+                self.project.shared_volumes.insert(name.to_owned());
+            }
         }
     }
 
@@ -393,6 +405,13 @@ impl Parser<'_> {
         }
         self.project
     }
+}
+
+/// Whether a Compose file can have a volume of this key (the Compose specification's schema:
+/// `^[a-zA-Z0-9._-]+$`).
+fn is_compose_key(key: &str) -> bool {
+    (1..=128).contains(&key.len())
+        && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
 }
 
 /// The entries of a table as they stand in the file; the table itself is sorted by key.

@@ -226,7 +226,9 @@ fn a_bad_value_is_named_with_its_line_and_the_rest_is_used() {
         ("volumes.X = \"a/b\"", format!("volumes.X: \"a/b\" {volume}")),
         ("port = 1", "port: there is no such key; there are project, ports, database, volumes, env, files, shared".into()),
         ("\"\\u001b[31m\" = 1", "\\u{1b}[31m: there is no such key; there are project, ports, database, volumes, env, files, shared".into()),
-        ("shared = [\"redis_data\"]", "shared is not applied by this version".into()),
+        ("shared = [[]]", "shared: wanted a string, found an array".into()),
+        ("shared = \"redis_data\"", "shared: wanted an array of strings, found a string".into()),
+        ("shared = [\"a b\"]", "shared: \"a b\" is no volume of a Compose file: use letters, digits, _ . and -".into()),
     ] {
         let mut project = project(format!("ports.UI_PORT = 3000\nvolumes.REDIS_VOLUME = \"redis_data\"\n{text}"));
         assert_eq!(project.warnings, [format!(":3: {expected}")], "{text}");
@@ -267,7 +269,6 @@ fn a_bad_template_or_file_is_told_with_its_line_and_changes_nothing() {
         ("files.env = [\".git/config\"]", "files.env: \".git/config\": it is git's own".into()),
         ("files.env = [\"wtd.toml\"]", "files.env: \"wtd.toml\": it is wtd's own configuration".into()),
         ("files.env = [\"\"]", "files.env: \"\": it names no file".into()),
-        ("shared = [[]]", "shared: wanted a string, found an array".into()),
     ] {
         let mut project = project(text);
         assert!(project.warnings.contains(&format!(":1: {expected}")), "{text}: {:?}", project.warnings);
@@ -294,6 +295,13 @@ fn what_takes_trust_is_known_by_the_files_very_bytes() {
     assert!(project("files.env = [\".env\"]").content.is_some());
     assert_eq!(project("ports.UI_PORT = 3000").content, None, "numbers and names take none");
     assert_eq!(project("[env]\n[files]\nenv = []").content, None);
+}
+
+#[test]
+fn shared_volumes_are_called_as_in_compose_files() {
+    let project = project("shared = [\"redis_data\", \"pip.Cache\", \"redis_data\"]");
+    assert_eq!(project.warnings, [""; 0]);
+    assert_eq!(project.shared_volumes.into_iter().collect::<Vec<_>>(), ["pip.Cache", "redis_data"]);
 }
 
 #[test]

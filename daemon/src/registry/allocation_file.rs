@@ -24,7 +24,7 @@ pub fn write(allocation: &Allocation, claim: &Claim) {
     {
         return;
     }
-    if let Err(error) = replace(&allocation.git_dir, &bytes) {
+    if let Err(error) = replace(&allocation.git_dir, FILE_NAME, &bytes) {
         debug!(git_dir = %allocation.git_dir.display(), error = &error as &dyn std::error::Error, "allocation file not written");
     }
 }
@@ -38,10 +38,11 @@ pub fn remove(git_dir: &Path) {
     }
 }
 
-fn replace(git_dir: &Path, bytes: &[u8]) -> std::io::Result<()> {
+/// Puts a file of ours into a git dir, by rename.
+pub(super) fn replace(git_dir: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
     // git ignores it, and removes it with the rest of the git dir.
-    let draft = git_dir.join(format!("{FILE_NAME}.{}", std::process::id()));
-    let written = write_new(&draft, bytes).and_then(|()| std::fs::rename(&draft, git_dir.join(FILE_NAME)));
+    let draft = git_dir.join(format!("{name}.{}", std::process::id()));
+    let written = write_new(&draft, bytes).and_then(|()| std::fs::rename(&draft, git_dir.join(name)));
     if written.is_err() {
         match std::fs::remove_file(&draft) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),

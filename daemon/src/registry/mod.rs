@@ -1,6 +1,7 @@
 //! The registry at work: one writer, and a snapshot for everybody else.
 
 pub mod allocation_file;
+pub mod compose_override;
 pub mod snapshot;
 pub mod writer;
 

@@ -23,6 +23,7 @@ impl Service {
         checks.extend(self.databases());
         checks.extend(self.trust_checks());
         checks.extend(self.env_files());
+        checks.extend(self.overrides().await);
         checks
     }
 
@@ -215,6 +216,24 @@ impl Service {
         let warnings: std::collections::BTreeSet<String> =
             all.flat_map(|allocation| allocation.warnings.clone()).collect();
         warnings.into_iter().map(|warning| warn("wtd.toml", warning, "correct the file")).collect()
+    }
+
+    /// Compose overrides that are not what they should be.
+    async fn overrides(&self) -> Vec<Check> {
+        let snapshot = self.0.writer.snapshot();
+        let look = move || {
+            let live = snapshot.ledger.allocations().filter(|allocation| allocation.is_live());
+            let told = live.filter_map(|allocation| {
+                Some((allocation.path.clone(), super::compose::warning(allocation)?))
+            });
+            told.collect::<Vec<_>>()
+        };
+        let told = tokio::task::spawn_blocking(look).await.unwrap_or_default();
+        let check = |(path, warning): (std::path::PathBuf, String)| {
+            let (why, remedy) = warning.split_once("; ").unwrap_or((&warning, ""));
+            warn("compose", format!("{}: {why}", path.display()), remedy)
+        };
+        told.into_iter().map(check).collect()
     }
 }
 

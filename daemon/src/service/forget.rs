@@ -10,7 +10,7 @@ use super::{Service, write_problem};
 use crate::domain::allocation::{Allocation, Ending, Repository};
 use crate::domain::draft::{Draft, Surroundings};
 use crate::domain::ledger::Ledger;
-use crate::registry::{Decision, allocation_file};
+use crate::registry::{Decision, allocation_file, compose_override};
 use crate::wire;
 
 /// What a path in a request to forget means.
@@ -74,6 +74,9 @@ impl Service {
         }
         for allocation in &for_files.allocations {
             allocation_file::remove(&allocation.git_dir);
+            if allocation.compose.is_some() {
+                compose_override::remove(&allocation.git_dir);
+            }
         }
         self.0.reconciler.notice_stale();
         Ok(forgotten)

@@ -165,12 +165,15 @@ fn worktree(snapshot: &Snapshot, allocation: &Arc<Allocation>, listeners: Option
     }
     // The git dir of one that is stale can be another worktree's by now.
     let is_live = allocation.is_live();
+    let wire = wire::allocation(allocation, &common_dir, false);
+    let about_compose = if is_live { super::compose::warning(allocation) } else { None };
+    let warnings = wire.warnings.iter().cloned().chain(about_compose).collect();
     let is_locked = || allocation.git_dir.join("locked").symlink_metadata().is_ok();
     Worktree {
         branch: if is_live { branch(&allocation.git_dir) } else { None },
         // Looked at here, since of a missing worktree nothing was sighted.
         locked: is_live && !allocation.is_main() && is_locked(),
-        allocation: wire::allocation(allocation, &common_dir, false),
+        allocation: wtd_protocol::Allocation { warnings, ..wire },
         listening,
         conflicts,
     }

@@ -1,6 +1,7 @@
 //! What the daemon does for those who ask: every route of the API is one call here.
 
 mod checks;
+mod compose;
 mod forget;
 mod list;
 mod reassign;

@@ -25,19 +25,8 @@ impl Service {
     /// offset while data of it is left. Refused while the worktree's volume exists, or can't be asked after, unless
     /// `force` says that the data may stay behind under the old name.
     pub async fn reassign(&self, path: PathBuf, force: bool) -> Result<Bytes, Problem> {
-        self.allocation(path.clone()).await?;
-        let found = self
-            .discover(path.clone())
-            .await
-            .map_err(|error| super::resolve::discover_problem(&path, error))?;
+        let known = self.known(&path).await?;
         let snapshot = self.0.writer.snapshot();
-        let known = snapshot.ledger.of_git_dir(found.identity).cloned().ok_or_else(|| {
-            Problem::new(
-                ProblemType::NotRegistered,
-                format!("{} has no allocation", path.display()),
-                "ask for it with `wtd-client env`",
-            )
-        })?;
         if !force {
             self.refuse_while_volumes_exist(&known).await?;
             self.refuse_while_its_database_exists(&known).await?;
@@ -77,6 +66,7 @@ impl Service {
                     },
                     locked: sighting.locked,
                     claim: Claim::None,
+                    lost_override: None,
                     project: project.into(),
                 };
                 let given =

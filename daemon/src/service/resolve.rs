@@ -1,11 +1,13 @@
 //! From a path to the allocation of the worktree that holds it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use axum::body::Bytes;
 use wtd_protocol::{Problem, ProblemType, State};
 
 use super::{Service, write_problem};
+use crate::domain::allocation::Allocation;
 use crate::domain::identity::FileIdentity;
 use crate::git::discover::{DiscoverError, Discovered, discover_settled};
 use crate::git::files;
@@ -52,6 +54,19 @@ impl Service {
             format!("{} has no allocation: {why}", root.display()),
             "run `git worktree list` there, and `git worktree repair` if it is broken",
         ))
+    }
+
+    /// What is recorded of the worktree that holds `path`, once it has an allocation.
+    pub(super) async fn known(&self, path: &Path) -> Result<Arc<Allocation>, Problem> {
+        self.allocation(path.to_owned()).await?;
+        let found = self.discover(path.to_owned()).await.map_err(|error| discover_problem(path, error))?;
+        self.0.writer.snapshot().ledger.of_git_dir(found.identity).cloned().ok_or_else(|| {
+            Problem::new(
+                ProblemType::NotRegistered,
+                format!("{} has no allocation", path.display()),
+                "ask for it with `wtd-client env`",
+            )
+        })
     }
 
     /// Learns the repository that `path` is in, and gives its common dir.

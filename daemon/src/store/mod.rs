@@ -5,6 +5,7 @@
 //! newtype. What it buys is bought by the tests below it instead, which run every statement of this module
 //! against the migrated schema.
 
+mod compose;
 mod gc;
 mod open;
 mod rows;
@@ -114,9 +115,15 @@ impl Registry {
         let volumes = rows::volumes(&volumes)?;
         let objects = sqlx::query("SELECT * FROM database_objects").fetch_all(&mut self.connection).await?;
         let objects = rows::objects(&objects)?;
+        let compose = sqlx::query("SELECT * FROM compose").fetch_all(&mut self.connection).await?;
+        let published = sqlx::query("SELECT * FROM compose_ports").fetch_all(&mut self.connection).await?;
+        let mut compose = compose::load(&compose, &published)?;
         let allocations = "SELECT * FROM allocations WHERE state <> 'released' ORDER BY created, id";
         for row in sqlx::query(allocations).fetch_all(&mut self.connection).await? {
-            let allocation = rows::allocation(&row, &ports, &volumes, &objects)?;
+            let mut allocation = rows::allocation(&row, &ports, &volumes, &objects)?;
+            if let Some((shared_volumes, compose)) = compose.remove(&allocation.id) {
+                (allocation.shared_volumes, allocation.compose) = (shared_volumes, compose);
+            }
             ledger.put(allocation.into()).map_err(|overlap| self.corrupt(overlap.to_string()))?;
         }
         Ok(ledger)
@@ -176,6 +183,7 @@ async fn write(
             }
             Record::Allocation { allocation, kind } => {
                 rows::put(&mut transaction, allocation).await?;
+                compose::put(&mut transaction, allocation).await?;
                 let Some(kind) = *kind else { continue };
                 let common_dir =
                     ledger.repository(allocation.repository).map(|known| known.common_dir.as_path());

@@ -39,7 +39,7 @@ pub(super) fn bytes(path: &Path) -> &[u8] {
 }
 
 /// A value that the schema allows and the daemon does not: somebody else wrote it.
-fn foreign(column: &str, why: impl std::fmt::Display) -> Error {
+pub(super) fn foreign(column: &str, why: impl std::fmt::Display) -> Error {
     Error::ColumnDecode { index: column.to_owned(), source: why.to_string().into() }
 }
 
@@ -75,7 +75,7 @@ fn name<T: FromStr<Err = NameError>>(row: &SqliteRow, column: &str) -> Result<Op
     name.map(|name| name.parse().map_err(|why| foreign(column, why))).transpose()
 }
 
-fn json<T: for<'de> Deserialize<'de>>(row: &SqliteRow, column: &str) -> Result<T, Error> {
+pub(super) fn json<T: for<'de> Deserialize<'de>>(row: &SqliteRow, column: &str) -> Result<T, Error> {
     serde_json::from_str(row.try_get(column)?).map_err(|why| foreign(column, why))
 }
 
@@ -183,6 +183,8 @@ pub(super) fn allocation(
         volume,
         volumes: current.into_iter().map(variable).collect::<Result<_, _>>()?,
         former_volumes: volumes.former.clone(),
+        shared_volumes: BTreeSet::new(),
+        compose: None,
         database: name(row, "database")?.ok_or_else(|| foreign("database", "no database"))?,
         schema: name(row, "schema")?,
         template: name(row, "template")?,

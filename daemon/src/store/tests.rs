@@ -13,6 +13,7 @@ use wtd_protocol::{ChangeKind, State};
 use super::{Registry, StoreError, open};
 use crate::domain::allocation::{Allocation, DatabaseVolume, Ending, Moment, Port, Repository};
 use crate::domain::allocator::Obstacle;
+use crate::domain::compose::Compose;
 use crate::domain::database_objects::{DatabaseObject, ObjectName, ServerAddress, Stage, SystemIdentifier};
 use crate::domain::draft::Record;
 use crate::domain::identity::{AllocationId, FileIdentity, RepositoryId};
@@ -58,6 +59,15 @@ fn allocation(repository: RepositoryId, offset: u16) -> Allocation {
             names::volume_name("redis", offset),
         )]),
         former_volumes: BTreeSet::from([names::volume_name("old", offset)]),
+        shared_volumes: BTreeSet::from(["pip.cache".to_owned()]),
+        compose: Some(Box::new(Compose {
+            files: vec!["compose.yaml".into(), "/elsewhere/a \"b\".yaml".into()],
+            files_digest: "ab".repeat(32),
+            separator: ';',
+            digest: [1; 32],
+            inputs: [2; 32],
+            ports: BTreeSet::from([8080 + offset]),
+        })),
         database: names::database_name("main", offset, true),
         schema: None,
         template: Some(names::database_name("template", 0, false)),

@@ -33,11 +33,13 @@ impl Role {
         match self {
             // The configuration can make a repository bare. The allocation file is our own: what counts is its loss.
             Self::CommonDir => {
-                is(&["worktrees", "config", "wtd.toml"]) || (is(&["wtd.json"]) && change == Change::Removed)
+                is(&["worktrees", "config", "wtd.toml", "wtd.compose.yaml"])
+                    || (is(&["wtd.json"]) && change == Change::Removed)
             }
             Self::Worktrees | Self::Roots => change != Change::Content,
             Self::GitDir => {
-                is(&["gitdir", "commondir", "locked"]) || (is(&["wtd.json"]) && change == Change::Removed)
+                is(&["gitdir", "commondir", "locked", "wtd.compose.yaml"])
+                    || (is(&["wtd.json"]) && change == Change::Removed)
             }
             Self::Root => is(&[".git", "wtd.toml"]),
             Self::Awaiting(name) => child == name.as_os_str() && change != Change::Content,
@@ -117,6 +119,7 @@ mod tests {
         assert!(concerns(&Role::Worktrees, "feature", REMOVE));
         assert!(concerns(&Role::GitDir, "gitdir", WRITTEN));
         assert!(concerns(&Role::GitDir, "locked", REMOVE));
+        assert!(concerns(&Role::GitDir, "wtd.compose.yaml", REMOVE));
         assert!(concerns(&Role::Root, ".git", DATA));
         assert!(concerns(&Role::Root, "", REMOVE));
         assert!(concerns(&Role::Root, "", RENAMED));

@@ -198,6 +198,7 @@ pub(crate) fn recorded(worktree: &ObservedWorktree, id: u128) -> Recorded {
         path: worktree.path.clone(),
         device,
         main: worktree.id.is_none(),
+        override_digest: None,
     }
 }
 

@@ -139,6 +139,7 @@ impl World {
                 presence,
                 locked: false,
                 claim,
+                lost_override: None,
                 project: Project::named("project").into(),
             });
         }
