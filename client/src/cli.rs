@@ -63,6 +63,8 @@ pub(crate) enum Command {
     Gc(GcArgs),
     /// Bring a volume back that `gc --backup` wrote to a file
     Restore(RestoreArgs),
+    /// Isolate the worktree's Compose project without changing its files
+    Compose(ComposeArgs),
     /// Tell whether the shell's variables are this worktree's
     Check(CheckArgs),
     /// Trust the templates and files of a repository's wtd.toml, after a question
@@ -95,6 +97,7 @@ impl Command {
             Self::Reassign(_) => "reassign",
             Self::Gc(_) => "gc",
             Self::Restore(_) => "restore",
+            Self::Compose(_) => "compose",
             Self::Check(_) => "check",
             Self::Trust(_) => "trust",
             Self::Status(_) => "status",
@@ -260,6 +263,23 @@ pub(crate) struct RestoreArgs {
     /// The volume's name [default: the one that it had]
     #[arg(long, value_name = "NAME")]
     pub(crate) volume: Option<String>,
+}
+
+// Arguments of `compose`.
+#[derive(Debug, Args)]
+pub(crate) struct ComposeArgs {
+    /// A Compose file of the project, as for `docker compose -f` [default: what Compose finds]
+    #[arg(short, long = "file", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) files: Vec<PathBuf>,
+    /// A path in the worktree [default: the working directory]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) path: Option<PathBuf>,
+    /// Put the override into the worktree's git dir, and COMPOSE_FILE among its variables
+    #[arg(long)]
+    pub(crate) write: bool,
+    /// Take a written override away again
+    #[arg(long, conflicts_with_all = ["write", "files"])]
+    pub(crate) remove: bool,
 }
 
 // Arguments of `check`.

@@ -10,7 +10,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use wtd_protocol::gc::{GcReport, GcRequest, RestoreRequest, Restored};
 use wtd_protocol::requests::{
-    ForgetRequest, Forgotten, PathRequest, ReassignRequest, Reloaded, Revoked, Trust, TrustRequest,
+    ComposeRequest, ForgetRequest, Forgotten, PathRequest, ReassignRequest, Reloaded, Revoked, Trust,
+    TrustRequest,
 };
 use wtd_protocol::{Allocation, Health, Problem, ProblemType, Repository, routes, socket};
 
@@ -173,6 +174,16 @@ impl Daemon {
     pub(crate) fn restore(&self, request: &RestoreRequest) -> Result<Restored, Error> {
         let mut stream = self.stream(&with_body("POST", routes::RESTORE, request)?, Exchange::unbounded)?;
         parsed(&stream.body().map_err(|error| self.unanswered(&error))?)
+    }
+
+    /// Records the Compose override of a worktree, and has it put into its git dir.
+    pub(crate) fn set_override(&self, request: &ComposeRequest) -> Result<Allocation, Error> {
+        parsed(&self.ask(&with_body("PUT", routes::COMPOSE, request)?, &mut || {})?)
+    }
+
+    /// Takes the Compose override of the worktree that holds `path` away.
+    pub(crate) fn remove_override(&self, path: &Path) -> Result<Allocation, Error> {
+        parsed(&self.ask(&with_body("DELETE", routes::COMPOSE, &PathRequest::of(path))?, &mut || {})?)
     }
 
     /// How the daemon fares.

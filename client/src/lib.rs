@@ -10,12 +10,14 @@
 //! | [`daemon`], [`connection`], [`transport`], [`events`], [`deadline`] | asking the daemon |
 //! | [`start`], [`fallback`] | when no daemon answers |
 //! | [`hook`] | what the shell hook changes, and what it remembers |
+//! | [`compose`] | the override that isolates a Compose project |
 //! | [`shell`], [`dotenv`] | variables in the words of those who read them |
 //! | [`git`] | what git says of a file |
 //! | [`output`], [`table`], [`error`] | what people see |
 
 mod cli;
 mod commands;
+mod compose;
 mod connection;
 mod daemon;
 mod deadline;
@@ -77,6 +79,7 @@ fn run(args: &DaemonArgs, command: &Command) -> Result<bool, Error> {
         Command::Reassign(args) => commands::reassign::run(&daemon(ENGINE_PATIENCE), args),
         Command::Gc(args) => return commands::gc::run(&daemon(GC_PATIENCE), args),
         Command::Restore(args) => commands::restore::run(&daemon(GC_PATIENCE), args),
+        Command::Compose(args) => commands::compose::run(&daemon(PATIENCE), args),
         Command::Check(args) => commands::check::run(&daemon(PATIENCE), args),
         Command::Trust(args) => commands::trust::run(&daemon(ENGINE_PATIENCE), args),
         Command::Status(args) => commands::status::run(daemon(PATIENCE), args),

@@ -1,7 +1,7 @@
 //! The only place that prints. A reader that went away (EPIPE) is no failure: `wtd-client list | head` is done.
 
 use std::fmt::{self, Display, Write as _};
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 
 use clap::error::ErrorKind;
 
@@ -41,6 +41,32 @@ pub(crate) fn json(value: &impl serde::Serialize) -> Result<(), Error> {
         .map_err(|error| Error::failed(format!("the answer is no JSON: {error}"), "report this defect"))?;
     text.push('\n');
     bytes(text.as_bytes())
+}
+
+/// A line on the terminal that says what takes its time; it is gone when this is dropped. Nothing elsewhere.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    is_shown: bool,
+}
+
+impl Progress {
+    /// Shows `text`.
+    pub(crate) fn of(text: &str) -> Self {
+        let is_shown = io::stderr().is_terminal();
+        if is_shown {
+            drop(io::stderr().write_all(format!("{} …", Printable(text)).as_bytes()));
+        }
+        Self { is_shown }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.is_shown {
+            // To the line's beginning, and erase it (ECMA-48, EL).
+            drop(io::stderr().write_all(b"\r\x1b[K"));
+        }
+    }
 }
 
 /// Writes an error as one line on standard error. When even that can't be written there is nobody to tell.

@@ -74,6 +74,13 @@ fn systemd_serves_and_says_what_its_page_says() {
     });
 }
 
+#[test]
+fn compose_is_isolated() {
+    if require::compose() {
+        run("compose.md");
+    }
+}
+
 /// A page that no test runs would be a page that nobody checks.
 #[test]
 fn every_page_with_a_command_is_run_by_a_test() {

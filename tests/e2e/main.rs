@@ -13,6 +13,10 @@ mod booted;
 #[cfg(test)]
 mod client;
 #[cfg(test)]
+mod compose;
+#[cfg(test)]
+mod compose_api;
+#[cfg(test)]
 mod concurrency;
 #[cfg(test)]
 mod database_modes;

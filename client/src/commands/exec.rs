@@ -5,8 +5,10 @@ use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
+use wtd_protocol::compose::{SEPARATOR, is_ours};
 use wtd_protocol::variable::{
-    COMPOSE_PROJECT_NAME, DB_MODE, DB_SCHEMA, DB_URL_OPTIONS, PGOPTIONS, PORT_OFFSET, REDIS_PREFIX,
+    COMPOSE_FILE, COMPOSE_PATH_SEPARATOR, COMPOSE_PROJECT_NAME, DB_MODE, DB_SCHEMA, DB_URL_OPTIONS,
+    PGOPTIONS, PORT_OFFSET, REDIS_PREFIX,
 };
 
 use crate::cli::ExecArgs;
@@ -38,8 +40,12 @@ pub(crate) fn run(daemon: &Daemon, args: &ExecArgs) -> Result<Infallible, Error>
 
 /// Variables of the shell that wtd gave it for some worktree, and that not every worktree has. Where this one has
 /// none of its own, a command would act on the other worktree's containers, or in its schema.
-fn of_another_worktree(shell: &dyn Fn(&str) -> Option<String>) -> Vec<&'static str> {
+pub(crate) fn of_another_worktree(shell: &dyn Fn(&str) -> Option<String>) -> Vec<&'static str> {
     let mut names = Vec::new();
+    let separator = shell(COMPOSE_PATH_SEPARATOR).and_then(|text| text.chars().next()).unwrap_or(SEPARATOR);
+    if shell(COMPOSE_FILE).is_some_and(|files| is_ours(&files, separator)) {
+        names.push(COMPOSE_FILE);
+    }
     if let (Some(project), Some(offset)) = (shell(COMPOSE_PROJECT_NAME), shell(PORT_OFFSET))
         && project.strip_suffix(&offset).is_some_and(|stem| stem.ends_with('-'))
     {
@@ -71,6 +77,8 @@ mod tests {
             names(&[("COMPOSE_PROJECT_NAME", "shop-10000"), ("PORT_OFFSET", "10000")]),
             ["COMPOSE_PROJECT_NAME"]
         );
+        assert_eq!(names(&[("COMPOSE_FILE", "/w/c.yaml:/g/wtd.compose.yaml")]), ["COMPOSE_FILE"]);
+        assert!(names(&[("COMPOSE_FILE", "c.yaml:compose.dev.yaml")]).is_empty());
         assert!(names(&[("COMPOSE_PROJECT_NAME", "shop"), ("PORT_OFFSET", "10000")]).is_empty());
         assert!(names(&[("PGOPTIONS", "-c statement_timeout=1s"), ("REDIS_PREFIX", "mine:")]).is_empty());
         let ours = [("DB_MODE", "schema"), ("DB_SCHEMA", "shop_0"), ("PGOPTIONS", "-csearch_path=shop_0")];

@@ -176,6 +176,8 @@ mod tests {
             compose: None,
             database: names::database_name("app", offset, true),
             schema: None,
+            env: BTreeMap::new(),
+            untrusted: false,
             template: None,
             objects: Vec::new(),
             compose_project: Some(names::compose_project("app", offset)),

@@ -315,7 +315,8 @@ impl Parser<'_> {
         for (name, span) in self.strings("shared", value) {
             if !is_compose_key(name) {
                 let name = excerpt(name);
-                let reason = format!("{name:?} is no volume of a Compose file: use letters, digits, _ . and -");
+                let reason =
+                    format!("{name:?} is no volume of a Compose file: use letters, digits, _ . and -");
                 self.complain("shared", span, reason);
             } else if self.project.shared_volumes.len() >= MAX_ENTRIES
                 && !self.project.shared_volumes.contains(name)

@@ -53,6 +53,19 @@ pub(crate) fn program(name: &str) -> bool {
     part(find(name).is_some(), &format!("{name} is not installed"))
 }
 
+/// Whether `docker compose` is there, and new enough to replace lists (2.24.4). No engine is needed.
+pub(crate) fn compose() -> bool {
+    let version = Command::new("docker").args(["compose", "version", "--short"]).output();
+    let text =
+        version.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
+    let mut numbers = text
+        .trim_start_matches('v')
+        .split(|c: char| !c.is_ascii_digit())
+        .map_while(|part| part.parse::<u32>().ok());
+    let version = [numbers.next(), numbers.next(), numbers.next()].map(Option::unwrap_or_default);
+    part(version >= [2, 24, 4], &format!("docker compose 2.24.4 or newer is not installed ({text})"))
+}
+
 /// Whether git is at least of this version. Which one a system has is not ours to ask.
 pub(crate) fn git(major: u32, minor: u32) -> bool {
     let output = Command::new("git").arg("version").output().unwrap();

@@ -71,6 +71,8 @@ fn allocation(offset: u16, state: State) -> Allocation {
             names::volume_name("redis", offset),
         )]),
         former_volumes: BTreeSet::from([names::volume_name("old", offset)]),
+        shared_volumes: BTreeSet::new(),
+        compose: None,
         database: names::database_name("shop", offset, true),
         schema: None,
         template: None,

@@ -1,0 +1,28 @@
+//! The Compose override that isolates a worktree.
+//!
+//! Compose itself reads the project's files, twice: with the worktree's variables, and with those that it would have
+//! at another offset. What differs between the two already moves with the worktree; what doesn't is moved by the
+//! override.
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`files`] | which Compose files the project has |
+//! | [`docker`] | running `docker compose config` |
+//! | [`model`] | what it says, as far as it matters here |
+//! | [`plan`] | what has to change: a pure function |
+//! | [`names`] | volumes, containers and networks of a plan |
+//! | [`ports`] | moving published ports |
+//! | [`notes`] | what an override can't isolate |
+//! | [`yaml`] | the override as text |
+
+pub(crate) mod docker;
+pub(crate) mod files;
+pub(crate) mod model;
+mod names;
+mod notes;
+pub(crate) mod plan;
+mod ports;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
