@@ -1,8 +1,8 @@
 //! gc at work: what of removed worktrees is left on container engines, and dropping it when a person asks.
 //!
 //! [`survey`] gathers what the plan is made from, [`run`] carries out what a person was shown, [`report`] puts both into
-//! the words of the API, [`backup`] keeps what is dropped and brings it back. [`recorder`] notes which engine was there while an allocation lived. Nothing is ever dropped but
-//! by a request.
+//! the words of the API, [`backup`] keeps what is dropped and brings it back. [`recorder`] notes which engine was there
+//! while an allocation lived. Nothing is ever dropped but by a request.
 
 pub mod backup;
 pub mod recorder;

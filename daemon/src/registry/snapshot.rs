@@ -42,8 +42,6 @@ impl Snapshot {
         for record in records {
             match record {
                 Record::Allocation { allocation, .. } => self.render(allocation),
-                // What it means for allocations comes with the next look, as records of theirs.
-                Record::Trusted { .. } | Record::Revoked(_) => {}
                 Record::Repository(repository) => {
                     // Their answers name the repository's common dir.
                     let all: Vec<_> = self.ledger.of_repository(repository.id).cloned().collect();
@@ -51,7 +49,12 @@ impl Snapshot {
                         self.render(allocation);
                     }
                 }
-                Record::Look { .. } | Record::Removal(_) | Record::Removed { .. } => {}
+                // What trust means for allocations comes with the next look, as records of theirs; the rest bears on none.
+                Record::Trusted { .. }
+                | Record::Revoked(_)
+                | Record::Look { .. }
+                | Record::Removal(_)
+                | Record::Removed { .. } => {}
             }
         }
     }
