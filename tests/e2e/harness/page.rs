@@ -5,6 +5,7 @@
 //!   A line `…` stands for any lines, `…` in a line for any text. Runs of spaces count as one, since the columns of a
 //!   table depend on the length of a path. What the page calls `/home/me` is the sandbox's home.
 //! - A block after `<!-- file: NAME -->` is written to that file.
+//! - A block after `<!-- await: FILE -->` is run when that file is there: for what the daemon does by itself.
 //! - Any other block needs `<!-- not run: why -->`, so that none is left out by mistake.
 
 use std::fmt::Write as _;
@@ -23,6 +24,8 @@ pub(crate) enum Step {
     Run { line: usize, command: String, prints: Vec<String> },
     /// A file, and what is in it.
     Write { file: String, content: String },
+    /// A file that has to be there before it goes on.
+    Await { file: String },
 }
 
 /// The steps of a page; a block that is neither run nor excused is a mistake of the page.
@@ -52,7 +55,12 @@ pub(crate) fn steps(page: &str) -> Result<Vec<Step>, String> {
                 let file = remark.trim_start_matches("file: ").to_owned();
                 steps.push(Step::Write { file, content: text() });
             }
-            ("console", _) => steps.extend(commands(&block)?),
+            ("console", remark) => {
+                if let Some(file) = remark.and_then(|remark| remark.strip_prefix("await: ")) {
+                    steps.push(Step::Await { file: file.to_owned() });
+                }
+                steps.extend(commands(&block)?);
+            }
             _ => return Err(format!("line {number}: this block is not run, and the page does not say why")),
         }
     }
@@ -110,6 +118,10 @@ pub(crate) fn run_elsewhere(
                 let command = command.replace(HOME, home);
                 // In braces, not in parentheses: `cd` and `export` have to last.
                 writeln!(script, "{{ {command}\n}} >{output} 2>&1 </dev/null", output = output.display())
+                    .unwrap();
+            }
+            Step::Await { file } => {
+                writeln!(script, "for _ in {{1..1500}}; do [[ -e '{file}' ]] && break; sleep 0.02; done")
                     .unwrap();
             }
             Step::Write { file, content } => {
