@@ -127,13 +127,14 @@ impl State {
 
     fn kill(&self) {
         if let Some(pid) = Pid::from_raw(self.victim.load(Ordering::SeqCst)) {
-            drop(kill_process(pid, Signal::KILL));
+            // It may have ended by itself.
+            kill_process(pid, Signal::KILL).ok();
         }
     }
 
     /// One connection, to its end.
     fn pass(&self, client: &UnixStream) {
-        let mut buffer = [0; 65_536];
+        let mut buffer = [0; 16_384];
         let Ok(length @ 1..) = (&mut &*client).read(&mut buffer) else { return };
         let fault = self.fault(&buffer[..length]);
         if matches!(fault, Some(Fault::DownBefore | Fault::DownAfter)) {
@@ -158,7 +159,7 @@ impl State {
         thread::scope(|scope| {
             let server = &server;
             scope.spawn(move || {
-                let mut buffer = [0; 65_536];
+                let mut buffer = [0; 16_384];
                 while let Ok(length @ 1..) = (&mut &*client).read(&mut buffer) {
                     if (&mut &*server).write_all(&buffer[..length]).is_err() {
                         break;
