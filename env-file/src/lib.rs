@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`block`] | the block's text, and putting it into a file's |
 //! | [`path`] | where in a worktree such a file may be |
-//! | [`keep`] | keeping a block in a file on disk |
+//! | [`mod@keep`] | keeping a block in a file on disk |
 //! | `directory`, `replace` | the way to a file, and replacing it as a whole |
 
 pub mod block;

@@ -51,7 +51,7 @@ pub(crate) fn measure_answers(
         let (before, begin) = (daemon.usage()?, Instant::now());
         let mut samples = Clients { requests: &requests, count: clients, pace, time }.run(&daemon.socket)?;
         let rate = samples.len() as f64 / begin.elapsed().as_secs_f64();
-        let each = (daemon.usage()?.cpu - before.cpu) / u32::try_from(samples.len())?;
+        let each = daemon.usage()?.cpu.saturating_sub(before.cpu) / u32::try_from(samples.len())?;
         if clients == CLIENTS {
             let what = format!("answer for a known worktree, {name}");
             report.within(&format!("{what}: p50"), samples.median(), Duration::from_micros(100));
