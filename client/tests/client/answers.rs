@@ -151,9 +151,16 @@ fn a_daemon_that_is_about_to_end_is_asked_again() {
 #[test]
 fn what_may_have_been_carried_out_is_not_asked_again() {
     let sandbox = Sandbox::new();
-    let server = Server::saying(&sandbox, Vec::new());
+    let server = Server::at(sandbox.path("s"), |request, stream| {
+        use std::io::Write;
+        if request.line.starts_with("PUT") {
+            stream.write_all(&answer(200, &allocation(Path::new("/w"), &[]))).unwrap();
+        }
+    });
     server.run(&sandbox, &["reassign"]).failed(4, "closed");
-    assert_eq!(server.requests().len(), 1);
+    let requests = server.requests();
+    let lines: Vec<&str> = requests.iter().map(|request| request.line.as_str()).collect();
+    assert_eq!(lines, ["PUT /v1/worktrees", "POST /v1/worktrees/reassign"]);
 }
 
 #[test]
