@@ -124,6 +124,9 @@ pub struct Trust {
     pub env: BTreeMap<String, String>,
     /// Files that it has kept, relative to the worktree's root.
     pub files: Vec<String>,
+    /// The database server that its URL leads to, without the password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
     /// What is wrong in the file, one line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,

@@ -311,6 +311,51 @@ fn a_password_is_found_as_libpq_finds_it_and_shown_nowhere() {
 }
 
 #[test]
+fn a_connection_url_counts_once_its_file_is_trusted_and_its_password_is_shown_nowhere() {
+    let sandbox = Sandbox::with_config("engine = \"none\"\nprobe = false\nlog = \"trace\"\n");
+    let secret = "s3cret-w0rd";
+    fs::write(sandbox.path("password"), secret).unwrap();
+    fs::set_permissions(sandbox.path("password"), fs::Permissions::from_mode(0o644)).unwrap();
+    fs::set_permissions(sandbox.root(), fs::Permissions::from_mode(0o777)).unwrap();
+    let password_file = format!("--pwfile={}", sandbox.path("password").display());
+    let arguments = ["--auth=scram-sha-256", &password_file];
+    let Some(mut server) = Postgres::start_with(&sandbox, free_base(), &arguments) else { return };
+    server.password = Some(secret.to_owned());
+    let daemon = daemon(&sandbox);
+    let repo = sandbox.repo("shop");
+    let url = format!("url = \"postgresql://postgres:{secret}@localhost\"");
+    declare(&repo, server.port, &format!("mode = \"database\"\n{url}"));
+    daemon.put(&repo.path);
+    let said =
+        until("it is said", || note(&sandbox, &repo.path), |note| note.contains("not let the daemon in"));
+    assert!(said.contains("trust"), "{said}");
+    let shown = sandbox.client_in(&repo.path, ["trust", "--show"]).ok();
+    assert!(shown.contains("makes databases at localhost as postgres with a password"), "{shown}");
+    sandbox.client_in(&repo.path, ["trust", "-y"]).ok();
+    let look = || {
+        sandbox.client_in(&repo.path, ["env"]).ok();
+        is_made(&sandbox, &repo.path)
+    };
+    until("it is made", look, |made| *made);
+    let one = repo.add("one");
+    fs::copy(repo.path.join("wtd.toml"), one.join("wtd.toml")).unwrap();
+    until("so is the next one's", || is_made(&sandbox, &one), |made| *made);
+    repo.remove(&one);
+    daemon.await_state(&one, "stale");
+    sandbox.client(["gc", "-y"]).ok();
+    assert_eq!(server.databases().len(), 1, "gc comes to the server by the same URL");
+    for file in ["state/wtd/registry.db", "state/wtd/registry.db-wal"] {
+        let content = fs::read(sandbox.path(file)).unwrap_or_default();
+        assert!(!content.windows(secret.len()).any(|window| window == secret.as_bytes()), "{file}");
+    }
+    let env = sandbox.client_in(&repo.path, ["env"]).ok();
+    let list = sandbox.client(["list", "--json", "--all"]).ok();
+    for text in [shown, env, list, sandbox.client(["doctor"]).text(), daemon.log()] {
+        assert!(!text.contains(secret), "{text}");
+    }
+}
+
+#[test]
 fn a_server_that_crashes_while_it_copies_has_the_whole_copy_when_it_is_back() {
     let sandbox = Sandbox::new();
     let Some(mut server) = Postgres::start(&sandbox, free_base()) else { return };

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::harness::{Repo, Sandbox, on_each_debian_with, page, require};
+use crate::harness::{Postgres, Repo, Sandbox, free_base, on_each_debian_with, page, require};
 
 fn documents() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs")
@@ -79,6 +79,17 @@ fn compose_is_isolated() {
     if require::compose() {
         run("compose.md");
     }
+}
+
+#[test]
+fn databases_have_the_worktrees_schemas() {
+    let sandbox = Sandbox::new();
+    let Some(server) = Postgres::start(&sandbox, free_base()) else { return };
+    Repo::init(&sandbox, &sandbox.path("home/shop"));
+    let _daemon = crate::database_servers::daemon(&sandbox);
+    let page = fs::read_to_string(documents().join("databases.md")).unwrap();
+    let page = page.replace("5432", &server.port.to_string());
+    page::run(&sandbox, &sandbox.path("home/shop"), &page);
 }
 
 /// A page that no test runs would be a page that nobody checks.

@@ -288,9 +288,8 @@ fn a_worktree_that_is_back_keeps_its_database_and_backups_are_promised_for_volum
 
 #[test]
 fn a_drop_that_breaks_off_at_any_message_is_finished_by_a_second_run() {
-    for (database, cut) in
-        [(DATABASE, Cut::Request), (DATABASE, Cut::Reply), (SCHEMA, Cut::Request), (SCHEMA, Cut::Reply)]
-    {
+    // A request that is lost leaves the server as the reply before it did.
+    for (database, cut) in [(DATABASE, Cut::Reply), (SCHEMA, Cut::Reply)] {
         let sandbox = Sandbox::new();
         let Some(mut server) = Postgres::start(&sandbox, free_base() + 10_000) else { return };
         let (proxied, port) = (server.port, server.port - 10_000);

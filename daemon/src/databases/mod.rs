@@ -22,14 +22,16 @@ use wtd_protocol::State;
 
 pub use dropping::Dropped;
 pub use error::DatabaseError;
-pub use place::{Environment, Place, PlaceError, Secret};
+pub use place::{Environment, Place, PlaceError};
 pub use server::{Existing, FoundDatabase, Server};
 
 use crate::domain::allocation::Allocation;
 use crate::domain::database_objects::{DatabaseObject, FoundObject, Stage};
+use crate::domain::database_url::DatabaseUrl;
 use crate::domain::draft::Draft;
 use crate::domain::identity::AllocationId;
 use crate::domain::ledger::Ledger;
+use crate::project_file;
 use crate::registry::{Decision, WriteError, Writer};
 
 /// How long is waited after each attempt that failed. After the last the next is made with the sweep, or when somebody
@@ -205,11 +207,10 @@ impl Databases {
         let mut doubted = lock(&self.0.doubted);
         doubted
             .retain(|id| snapshot.ledger.allocation(*id).is_some_and(|known| known.state == State::Active));
-        let active = snapshot.ledger.in_state(State::Active);
-        active
-            .filter(|allocation| !allocation.has_wanted_object() || doubted.contains(&allocation.id))
-            .cloned()
-            .collect()
+        let mut wanting: Vec<_> = snapshot.ledger.in_want().cloned().collect();
+        let again = doubted.iter().filter_map(|id| snapshot.ledger.allocation(*id)).cloned();
+        wanting.extend(again.filter(|allocation| allocation.has_wanted_object()));
+        wanting
     }
 
     fn say(&self, id: AllocationId, failure: &Failure) {
@@ -237,11 +238,7 @@ impl Databases {
         let (Some(name), Some(port)) = (allocation.wanted_object(), allocation.database_port()) else {
             return Ok(());
         };
-        let environment = self.0.environment.clone();
-        let place = tokio::task::spawn_blocking(move || environment.place(port))
-            .await
-            .map_err(|_| WriteError::ShuttingDown)?
-            .map_err(DatabaseError::from)?;
+        let place = self.place(allocation.id, move |environment, url| environment.place(url, port)).await?;
         let database = match &name.schema {
             Some(_) => name.database.as_str(),
             None => place.maintenance_database(),
@@ -399,7 +396,7 @@ impl Databases {
         id: AllocationId,
         object: &DatabaseObject,
     ) -> Result<Vec<FoundObject>, DatabaseError> {
-        let Some(mut server) = self.server_of(object).await? else { return Ok(Vec::new()) };
+        let Some(mut server) = self.server_of(id, object).await? else { return Ok(Vec::new()) };
         let found = server.find(id, object).await;
         server.close().await;
         found
@@ -441,7 +438,7 @@ impl Databases {
         if !is_stale {
             return Err(DropError::Returned);
         }
-        let Some(mut server) = self.server_of(object).await? else {
+        let Some(mut server) = self.server_of(id, object).await? else {
             self.record_gone(id, object.clone()).await?;
             return Ok(Dropped::Gone);
         };
@@ -457,12 +454,38 @@ impl Databases {
         Ok(dropped?)
     }
 
+    /// Where an allocation's server is, for the daemon's environment and the URL of the project's configuration; that one is
+    /// read when it is needed and kept nowhere, and counts only if a person has trusted it.
+    async fn place(
+        &self,
+        id: AllocationId,
+        find: impl FnOnce(&Environment, Option<&DatabaseUrl>) -> Result<Place, PlaceError> + Send + 'static,
+    ) -> Result<Place, DatabaseError> {
+        let this = self.clone();
+        let look = move || {
+            let snapshot = this.0.writer.snapshot();
+            let url = snapshot.ledger.allocation(id).and_then(|allocation| {
+                let repository = snapshot.ledger.repository(allocation.repository)?;
+                let main_root = repository.main_root.as_deref();
+                let project = project_file::load(&allocation.path, main_root, &repository.common_dir);
+                let is_trusted = snapshot.ledger.trusted.allows(allocation.repository, &project);
+                project.database_url.filter(|_| is_trusted)
+            });
+            find(&this.0.environment, url.as_ref())
+        };
+        let place = tokio::task::spawn_blocking(look).await.unwrap_or(Err(PlaceError::ShuttingDown));
+        place.map_err(DatabaseError::from)
+    }
+
     /// A session with the very server that has an object, in the database where its name means something; none when that
     /// database is gone, and a schema with it.
-    async fn server_of(&self, object: &DatabaseObject) -> Result<Option<Server>, DatabaseError> {
-        let (environment, address) = (self.0.environment.clone(), object.address.clone());
-        let place = tokio::task::spawn_blocking(move || environment.place_at(&address)).await;
-        let place = place.unwrap_or(Err(PlaceError::ShuttingDown))?;
+    async fn server_of(
+        &self,
+        id: AllocationId,
+        object: &DatabaseObject,
+    ) -> Result<Option<Server>, DatabaseError> {
+        let address = object.address.clone();
+        let place = self.place(id, move |environment, url| environment.place_at(url, &address)).await?;
         let maintenance = Server::connect(&place, place.maintenance_database()).await?;
         if maintenance.identifier != object.server {
             maintenance.close().await;

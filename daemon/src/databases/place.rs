@@ -16,22 +16,13 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tracing::debug;
 
 use crate::domain::database_objects::ServerAddress;
+use crate::domain::database_url::{DatabaseUrl, Secret};
 
 /// The largest password or service file that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// The database that every server has for those who want none in particular (PostgreSQL manual, 23.3).
 const MAINTENANCE: &str = "postgres";
-
-/// A text that is never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret")
-    }
-}
 
 /// Why there is nowhere to connect to.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -74,6 +65,12 @@ struct Settings {
 }
 
 impl Settings {
+    fn of(url: &DatabaseUrl) -> Self {
+        let DatabaseUrl { host, port: _, user, password, database, ssl_mode } = url.clone();
+        // An address in the environment is that of another host.
+        Self { host_address: host.clone(), host, user, password, database, ssl_mode }
+    }
+
     fn or(self, lower: &Self) -> Self {
         let either = |this: Option<String>, lower: &Option<String>| this.or_else(|| lower.clone());
         Self {
@@ -117,7 +114,7 @@ impl Environment {
                 host: text("PGHOST"),
                 host_address: text("PGHOSTADDR"),
                 user: text("PGUSER"),
-                password: text("PGPASSWORD").map(Secret),
+                password: text("PGPASSWORD").map(Secret::new),
                 database: text("PGDATABASE"),
                 ssl_mode: text("PGSSLMODE"),
             },
@@ -128,18 +125,24 @@ impl Environment {
         }
     }
 
-    /// The server on `port`. Reads files.
-    pub fn place(&self, port: u16) -> Result<Place, PlaceError> {
-        self.at(None, port)
+    /// The server that a trusted URL leads to, or else the one on `port`. Reads files.
+    pub fn place(&self, url: Option<&DatabaseUrl>, port: u16) -> Result<Place, PlaceError> {
+        self.at(url, None, url.and_then(|url| url.port).unwrap_or(port))
     }
 
     /// The server at an address that was asked before. Reads files.
-    pub fn place_at(&self, address: &ServerAddress) -> Result<Place, PlaceError> {
-        self.at(Some(&address.host), address.port)
+    pub fn place_at(&self, url: Option<&DatabaseUrl>, address: &ServerAddress) -> Result<Place, PlaceError> {
+        // What a URL says of one server is of no other.
+        let leads_there = |url: &&DatabaseUrl| {
+            url.host.as_ref().is_none_or(|host| *host == address.host)
+                && url.port.is_none_or(|port| port == address.port)
+        };
+        self.at(url.filter(leads_there), Some(&address.host), address.port)
     }
 
-    fn at(&self, host: Option<&str>, port: u16) -> Result<Place, PlaceError> {
+    fn at(&self, url: Option<&DatabaseUrl>, host: Option<&str>, port: u16) -> Result<Place, PlaceError> {
         let settings = self.service()?.unwrap_or_default().or(&self.settings);
+        let settings = url.map(Settings::of).unwrap_or_default().or(&settings);
         let named = settings.host.as_deref().or(settings.host_address.as_deref()).unwrap_or("localhost");
         let host = host.unwrap_or(named);
         let connect_to = settings.host_address.as_deref().filter(|_| host == named).unwrap_or(host);
@@ -148,8 +151,8 @@ impl Environment {
         if let Some(user) = &settings.user {
             options = options.username(user);
         }
-        if let Some(Secret(password)) = &settings.password {
-            options = options.password(password);
+        if let Some(password) = &settings.password {
+            options = options.password(password.reveal());
         }
         let ssl_mode = settings.ssl_mode.as_deref().and_then(|mode| mode.parse().ok());
         if let Some(mode) = ssl_mode {
@@ -241,7 +244,7 @@ fn service(text: &str, name: &str) -> Option<Settings> {
             "host" => settings.host = Some(value),
             "hostaddr" => settings.host_address = Some(value),
             "user" => settings.user = Some(value),
-            "password" => settings.password = Some(Secret(value)),
+            "password" => settings.password = Some(Secret::new(value)),
             "dbname" => settings.database = Some(value),
             "sslmode" => settings.ssl_mode = Some(value),
             // The port is the worktree's to say, and nothing else matters here.
@@ -289,7 +292,7 @@ mod tests {
 
     #[test]
     fn without_a_word_it_is_this_machine_and_the_worktrees_port() {
-        let place = environment(&[]).place(15_432).unwrap();
+        let place = environment(&[]).place(None, 15_432).unwrap();
         assert_eq!(place.address.to_string(), "localhost:15432");
         assert_eq!(place.maintenance_database(), "postgres");
         let options = place.options("postgres");
@@ -304,26 +307,41 @@ mod tests {
         let home = home.path().to_str().unwrap();
         let place =
             environment(&[("HOME", home), ("PGSERVICE", "shop"), ("PGUSER", "me"), ("PGDATABASE", "d")])
-                .place(5432)
+                .place(None, 5432)
                 .unwrap();
         let options = place.options(place.maintenance_database());
         assert_eq!(
             (options.get_host(), options.get_port(), options.get_username(), options.get_database()),
             ("127.0.0.2", 5432, "shop", Some("d"))
         );
-        let missing = environment(&[("HOME", home), ("PGSERVICE", "none")]).place(5432);
+        let missing = environment(&[("HOME", home), ("PGSERVICE", "none")]).place(None, 5432);
         assert_eq!(missing.unwrap_err(), PlaceError::NoService("none".into()));
+    }
+
+    #[test]
+    fn a_trusted_url_goes_before_everything_and_only_to_its_own_server() {
+        let url = DatabaseUrl::parse("postgresql://shop:hunter2@127.0.0.2:5433/admin").unwrap();
+        let environment = environment(&[("PGHOST", "127.0.0.3"), ("PGUSER", "me")]);
+        let place = environment.place(Some(&url), 5432).unwrap();
+        assert_eq!(place.address.to_string(), "127.0.0.2:5433");
+        assert_eq!(place.maintenance_database(), "admin");
+        assert_eq!(place.options("x").get_username(), "shop");
+        let other = ServerAddress { host: "127.0.0.3".into(), port: 5432 };
+        let place = environment.place_at(Some(&url), &other).unwrap();
+        assert_eq!((&place.address, place.options("x").get_username()), (&other, "me"));
+        let same = ServerAddress { host: "127.0.0.2".into(), port: 5433 };
+        assert_eq!(environment.place_at(Some(&url), &same).unwrap().options("x").get_username(), "shop");
     }
 
     #[test]
     fn nothing_goes_to_another_machine_in_the_clear_unless_told_to() {
         for host in ["db.example.org", "10.0.0.1", "2001:db8::1"] {
             let set = [("PGHOST", host), ("PGSSLMODE", "prefer")];
-            assert_eq!(environment(&set).place(1).unwrap_err(), PlaceError::Remote(host.into()));
-            assert!(environment(&[("PGHOST", host), ("PGSSLMODE", "disable")]).place(1).is_ok());
+            assert_eq!(environment(&set).place(None, 1).unwrap_err(), PlaceError::Remote(host.into()));
+            assert!(environment(&[("PGHOST", host), ("PGSSLMODE", "disable")]).place(None, 1).is_ok());
         }
         for host in ["localhost", "127.0.0.2", "::1", "/run/postgresql"] {
-            assert!(environment(&[("PGHOST", host)]).place(1).is_ok(), "{host}");
+            assert!(environment(&[("PGHOST", host)]).place(None, 1).is_ok(), "{host}");
         }
     }
 
@@ -352,7 +370,7 @@ mod tests {
     #[test]
     fn a_password_is_never_shown() {
         let environment = environment(&[("PGPASSWORD", "hunter2")]);
-        let place = environment.place(5432).unwrap();
+        let place = environment.place(None, 5432).unwrap();
         for shown in [format!("{environment:?}"), format!("{place:?}")] {
             assert!(!shown.contains("hunter2"), "{shown}");
         }

@@ -32,6 +32,8 @@ pub struct Ledger {
     by_common_dir: HashMap<PathBuf, RepositoryId>,
     by_repository_identity: OrdMap<FileIdentity, RepositoryId>,
     by_state: OrdMap<State, OrdSet<AllocationId>>,
+    /// Active allocations whose database or schema is not recorded as made.
+    in_want: OrdSet<AllocationId>,
     /// What a person has trusted.
     pub trusted: Trusted,
 }
@@ -109,6 +111,11 @@ impl Ledger {
         self.shared_ports.contains_key(&port)
     }
 
+    /// The active allocations whose database or schema is to be made, oldest first.
+    pub fn in_want(&self) -> impl Iterator<Item = &Arc<Allocation>> {
+        self.in_want.iter().filter_map(|id| self.allocations.get(id))
+    }
+
     /// The allocation that moved a service to `port`.
     pub fn holder_of_port(&self, port: u16) -> Option<AllocationId> {
         self.by_port.get(&port).copied()
@@ -158,6 +165,9 @@ impl Ledger {
         }
         self.by_repository.entry(allocation.repository).or_default().insert(id);
         self.by_state.entry(allocation.state).or_default().insert(id);
+        if allocation.state == State::Active && !allocation.has_wanted_object() {
+            self.in_want.insert(id);
+        }
         self.allocations.insert(id, allocation);
         Ok(())
     }
@@ -165,6 +175,7 @@ impl Ledger {
     fn remove(&mut self, id: AllocationId) {
         let Some(before) = self.allocations.remove(&id) else { return };
         self.by_offset.remove(&before.offset);
+        self.in_want.remove(&id);
         for port in before.claimed_ports() {
             self.by_port.remove(&port);
         }

@@ -7,6 +7,7 @@ pub mod allocation;
 pub mod allocator;
 pub mod compose;
 pub mod database_objects;
+pub mod database_url;
 pub mod draft;
 pub mod gc;
 pub mod identity;

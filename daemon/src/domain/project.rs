@@ -6,6 +6,7 @@ use std::num::NonZeroU16;
 use wtd_env_file::EnvFilePath;
 use wtd_protocol::variable::{DB_HOST_PORT, Variable};
 
+use super::database_url::DatabaseUrl;
 use super::names::{DatabaseName, project_name};
 use super::template::Template;
 use super::trust::ContentHash;
@@ -86,6 +87,8 @@ pub struct Project {
     pub database_name_per_worktree: bool,
     /// The database that each worktree's is to be a copy of, in mode `database`.
     pub database_template: Option<DatabaseName>,
+    /// Where its server is and as whom the daemon comes to it; it takes trust.
+    pub database_url: Option<DatabaseUrl>,
     /// Stem of the database's volume.
     pub volume_stem: String,
     /// Whether that stem is a configured one.
@@ -119,6 +122,7 @@ impl Project {
             database_stem_is_configured: false,
             database_name_per_worktree: true,
             database_template: None,
+            database_url: None,
             volume_stem: VOLUME_STEM.to_owned(),
             volume_stem_is_configured: false,
             volume_stems: BTreeMap::new(),
@@ -142,7 +146,7 @@ impl Project {
 
     /// Whether it declares anything that does nothing until a person has trusted it.
     pub fn takes_trust(&self) -> bool {
-        !self.templates.is_empty() || !self.env_files.is_empty()
+        !self.templates.is_empty() || !self.env_files.is_empty() || self.database_url.is_some()
     }
 }
 

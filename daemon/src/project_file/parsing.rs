@@ -10,6 +10,7 @@ use toml::de::{DeString, DeTable, DeValue};
 use wtd_env_file::EnvFilePath;
 use wtd_protocol::variable::{DB_HOST_PORT, Variable, VariableError};
 
+use crate::domain::database_url::DatabaseUrl;
 use crate::domain::names::{DatabaseName, VolumeName, is_database_stem};
 use crate::domain::project::{DatabaseMode, Project};
 use crate::domain::template::Template;
@@ -109,7 +110,7 @@ impl Parser<'_> {
         self.know(
             database,
             "database.",
-            &["mode", "name", "name_per_worktree", "volume", "template", "seed"],
+            &["mode", "name", "name_per_worktree", "volume", "template", "url", "seed"],
         );
         if let Some(value) = database.get("mode")
             && let Some(word) = self.string("database.mode", value)
@@ -144,6 +145,9 @@ impl Parser<'_> {
         if let Some(value) = database.get("template") {
             self.template(value);
         }
+        if let Some(value) = database.get("url") {
+            self.url(value);
+        }
         if let Some((name, value)) = database.get_key_value("seed")
             && self.string("database.seed", value).is_some()
         {
@@ -161,6 +165,20 @@ impl Parser<'_> {
         }
         match DatabaseName::new(name) {
             Ok(name) => self.project.database_template = Some(name),
+            Err(error) => self.complain(KEY, value.span(), error),
+        }
+    }
+
+    /// Where the daemon finds the server. It may have a password in it, so no complaint repeats it.
+    fn url(&mut self, value: &Value<'_>) {
+        const KEY: &str = "database.url";
+        let Some(text) = self.string(KEY, value) else { return };
+        if !matches!(self.project.database_mode, DatabaseMode::Database | DatabaseMode::Schema) {
+            let reason = "only in the modes \"database\" and \"schema\" does wtd come to a server";
+            return self.complain(KEY, value.span(), reason);
+        }
+        match DatabaseUrl::parse(text) {
+            Ok(url) => self.project.database_url = Some(url),
             Err(error) => self.complain(KEY, value.span(), error),
         }
     }

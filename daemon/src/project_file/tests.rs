@@ -217,7 +217,7 @@ fn a_bad_value_is_named_with_its_line_and_the_rest_is_used() {
         ("database.volume = \"../containers/x\"", format!("database.volume: \"../containers/x\" {volume}")),
         ("database.volume = \"DB\"", format!("database.volume: \"DB\" {volume}")),
         ("database.name_per_worktree = 1", "database.name_per_worktree: wanted true or false, found an integer".into()),
-        ("database.color = 1", "database.color: there is no such key; there are mode, name, name_per_worktree, volume, template, seed".into()),
+        ("database.color = 1", "database.color: there is no such key; there are mode, name, name_per_worktree, volume, template, url, seed".into()),
         ("database.seed = \"s.sql\"", "database.seed is not applied by this version".into()),
         ("database.seed = 1", "database.seed: wanted a string, found an integer".into()),
         ("volumes.X = \"db_data\"", "volumes.X: \"db_data\" is another volume's name already".into()),
@@ -316,6 +316,20 @@ fn of_two_volumes_with_one_name_the_databases_and_then_the_first_has_it() {
     let project = project("[volumes]\nB = \"one\"\nA = \"one\"\nC = \"pg\"\n[database]\nvolume = \"pg\"");
     assert_eq!(volumes(&project), [("B", "one")]);
     assert_eq!(project.warnings.len(), 2);
+}
+
+#[test]
+fn a_connection_url_takes_trust_and_no_complaint_repeats_it() {
+    let of = |url: &str| project(format!("database.mode = \"schema\"\ndatabase.url = {url}"));
+    let with_url = of("\"postgresql://me:hunter2@localhost/\"");
+    assert!(with_url.takes_trust() && with_url.content.is_some() && with_url.warnings.is_empty());
+    for wrong in ["\"postgresql://me:hunter2@localhost/?hunter2=1\"", "\"hunter2\"", "[\"hunter2\"]"] {
+        let project = of(wrong);
+        assert_eq!((project.database_url.is_none(), project.warnings.len()), (true, 1), "{wrong}");
+        assert!(!format!("{project:?}").contains("hunter2"), "{project:?}");
+    }
+    let shared = project("database.url = \"postgresql://me:hunter2@localhost/\"");
+    assert!(shared.database_url.is_none() && !shared.takes_trust());
 }
 
 #[test]

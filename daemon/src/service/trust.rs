@@ -116,6 +116,7 @@ impl Service {
                 .iter()
                 .map(|file| file.as_path().to_string_lossy().into_owned())
                 .collect(),
+            database: project.database_url.map(|url| url.shown()),
             warnings: project.warnings,
         }
     }
