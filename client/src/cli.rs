@@ -63,6 +63,8 @@ pub(crate) enum Command {
     Gc(GcArgs),
     /// Bring a volume back that `gc --backup` wrote to a file
     Restore(RestoreArgs),
+    /// Write a wtd.toml from what the project's Compose files say
+    Init(InitArgs),
     /// Isolate the worktree's Compose project without changing its files
     Compose(ComposeArgs),
     /// Tell whether the shell's variables are this worktree's
@@ -97,6 +99,7 @@ impl Command {
             Self::Reassign(_) => "reassign",
             Self::Gc(_) => "gc",
             Self::Restore(_) => "restore",
+            Self::Init(_) => "init",
             Self::Compose(_) => "compose",
             Self::Check(_) => "check",
             Self::Trust(_) => "trust",
@@ -263,6 +266,20 @@ pub(crate) struct RestoreArgs {
     /// The volume's name [default: the one that it had]
     #[arg(long, value_name = "NAME")]
     pub(crate) volume: Option<String>,
+}
+
+// Arguments of `init`.
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// A Compose file of the project, as for `docker compose -f` [default: what Compose finds]
+    #[arg(short, long = "file", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) files: Vec<PathBuf>,
+    /// A path in the worktree [default: the working directory]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) path: Option<PathBuf>,
+    /// Print the file, and write nothing
+    #[arg(long)]
+    pub(crate) print: bool,
 }
 
 // Arguments of `compose`.

@@ -40,11 +40,27 @@ pub(crate) fn standing(root: &Path, file: &Path) -> Option<Standing> {
     }
 }
 
+/// The root directory of the worktree that holds `path`.
+pub(crate) fn root(path: &Path) -> Option<PathBuf> {
+    said(path, &["rev-parse", "--show-toplevel"])
+}
+
+/// The common dir of the repository of the worktree at `root`.
+pub(crate) fn common_dir(root: &Path) -> Option<PathBuf> {
+    root.join(said(root, &["rev-parse", "--git-common-dir"])?).canonicalize().ok()
+}
+
+/// The path that git answers with.
+fn said(directory: &Path, arguments: &[&str]) -> Option<PathBuf> {
+    let output = ask(directory, arguments, None)?;
+    let path =
+        output.stdout.strip_suffix(b"\n").filter(|path| output.status.success() && !path.is_empty())?;
+    Some(PathBuf::from(OsStr::from_bytes(path)))
+}
+
 /// The repository's `info/exclude` (gitrepository-layout(5)): one for all of its worktrees.
 pub(crate) fn exclude_file(root: &Path) -> Option<PathBuf> {
-    let output = ask(root, &["rev-parse", "--git-path", "info/exclude"], None)?;
-    let path = output.stdout.strip_suffix(b"\n").filter(|_| output.status.success())?;
-    Some(root.join(OsStr::from_bytes(path)))
+    Some(root.join(said(root, &["rev-parse", "--git-path", "info/exclude"])?))
 }
 
 /// The pattern that matches exactly this file, relative to the worktree's root (gitignore(5)).

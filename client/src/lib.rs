@@ -11,6 +11,7 @@
 //! | [`start`], [`fallback`] | when no daemon answers |
 //! | [`hook`] | what the shell hook changes, and what it remembers |
 //! | [`compose`] | the override that isolates a Compose project |
+//! | [`init`] | a `wtd.toml` for a project |
 //! | [`shell`], [`dotenv`] | variables in the words of those who read them |
 //! | [`git`] | what git says of a file |
 //! | [`output`], [`table`], [`error`] | what people see |
@@ -28,6 +29,7 @@ mod events;
 mod fallback;
 mod git;
 mod hook;
+mod init;
 mod output;
 mod shell;
 mod start;
@@ -79,6 +81,7 @@ fn run(args: &DaemonArgs, command: &Command) -> Result<bool, Error> {
         Command::Reassign(args) => commands::reassign::run(&daemon(ENGINE_PATIENCE), args),
         Command::Gc(args) => return commands::gc::run(&daemon(GC_PATIENCE), args),
         Command::Restore(args) => commands::restore::run(&daemon(GC_PATIENCE), args),
+        Command::Init(args) => commands::init::run(args),
         Command::Compose(args) => commands::compose::run(&daemon(PATIENCE), args),
         Command::Check(args) => commands::check::run(&daemon(PATIENCE), args),
         Command::Trust(args) => commands::trust::run(&daemon(ENGINE_PATIENCE), args),

@@ -85,9 +85,7 @@ struct Case<'s> {
 
 impl<'s> Case<'s> {
     fn new(sandbox: &'s Sandbox, daemon: &Daemon<'s>, kind: &str) -> Self {
-        let repo = sandbox.repo("shop");
-        let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/compose_files").join(kind);
-        Ran::of(sandbox.command("cp").arg("-r").arg(format!("{}/.", files.display())).arg(&repo.path)).ok();
+        let repo = repo_of(sandbox, kind);
         let linked = with_linked(daemon, &repo);
         Self { sandbox, main: repo.path, linked }
     }
@@ -100,6 +98,14 @@ impl<'s> Case<'s> {
         assert!(ran.stderr.lines().all(|line| line.starts_with("wtd-client: compose: ")), "{ran:#?}");
         ran.stderr
     }
+}
+
+/// A repository that holds one of the projects in `compose_files`.
+pub(crate) fn repo_of<'s>(sandbox: &'s Sandbox, kind: &str) -> Repo<'s> {
+    let repo = sandbox.repo("shop");
+    let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/compose_files").join(kind);
+    Ran::of(sandbox.command("cp").arg("-r").arg(format!("{}/.", files.display())).arg(&repo.path)).ok();
+    repo
 }
 
 /// Commits what is there, and adds a linked worktree.
@@ -192,6 +198,11 @@ macro_rules! isolated {
             #[test]
             fn is_isolated_without_a_change_to_its_files() {
                 super::isolates(stringify!($kind));
+            }
+
+            #[test]
+            fn is_declared_so_that_the_daemon_has_nothing_to_complain_of() {
+                crate::init::declares(stringify!($kind));
             }
         }
     )*

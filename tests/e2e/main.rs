@@ -43,6 +43,8 @@ mod hook_client;
 #[cfg(test)]
 mod hostile_repositories;
 #[cfg(test)]
+mod init;
+#[cfg(test)]
 mod moving;
 #[cfg(test)]
 mod offsets;

@@ -14,7 +14,7 @@ use crate::cli::ComposeArgs;
 use crate::commands::exec::of_another_worktree;
 use crate::compose::docker::{self, Docker};
 use crate::compose::files::{self, Files};
-use crate::compose::model::Model;
+use crate::compose::model::{Model, compose_name};
 use crate::compose::plan::{self, Plan, plan, unmoved};
 use crate::daemon::{Daemon, variable};
 use crate::environment::{Environment, absolute};
@@ -220,16 +220,6 @@ impl Project {
     }
 }
 
-/// The project's name that Compose makes of a directory's (compose-go, `NormalizeProjectName`).
-fn compose_name(directory: &str) -> String {
-    let lower = directory.to_lowercase();
-    let kept: String = lower
-        .chars()
-        .filter(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_'))
-        .collect();
-    kept.trim_start_matches(['-', '_']).to_owned()
-}
-
 /// The worktree's variables, less those that wtd has given the shell for another one.
 fn own_variables(environment: &Environment) -> Variables {
     let others = of_another_worktree(&|name| variable(name).and_then(|value| value.into_string().ok()));
@@ -319,13 +309,6 @@ fn defaulted(raw: &[u8]) -> BTreeSet<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_directory_is_called_as_compose_calls_it() {
-        for (directory, name) in [("My App", "myapp"), ("_x.y", "xy"), ("shop-2", "shop-2"), ("Ünï", "n")] {
-            assert_eq!(compose_name(directory), name, "{directory}");
-        }
-    }
 
     #[test]
     fn variables_with_defaults_are_found_in_ports_only() {

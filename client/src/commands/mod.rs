@@ -13,6 +13,7 @@ pub(crate) mod forget;
 pub(crate) mod gc;
 pub(crate) mod get;
 pub(crate) mod hook;
+pub(crate) mod init;
 pub(crate) mod list;
 pub(crate) mod man;
 pub(crate) mod reassign;

@@ -22,7 +22,7 @@ mod names;
 mod notes;
 pub(crate) mod plan;
 mod ports;
-mod yaml;
+pub(crate) mod yaml;
 
 #[cfg(test)]
 mod tests;

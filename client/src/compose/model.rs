@@ -144,3 +144,13 @@ fn or_default<'de, T: Deserialize<'de> + Default, D: serde::Deserializer<'de>>(
 ) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
+
+/// The project's name that Compose makes of a directory's (compose-go, `NormalizeProjectName`).
+pub(crate) fn compose_name(directory: &str) -> String {
+    let lower = directory.to_lowercase();
+    let kept: String = lower
+        .chars()
+        .filter(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_'))
+        .collect();
+    kept.trim_start_matches(['-', '_']).to_owned()
+}

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::model::Model;
+use super::model::{Model, compose_name};
 use super::plan::{Plan, Worktree, plan, unmoved};
 
 fn worktree(offset: u16) -> Worktree<'static> {
@@ -269,4 +269,11 @@ fn what_compose_leaves_empty_is_nothing() {
         "volumes": null, "networks": null });
     assert_eq!(lines(&plan(&worktree(0), &model(&project), &model(&project)).unwrap()), ["services: {}"]);
     assert!(Model::parse(b"no JSON").is_err());
+}
+
+#[test]
+fn a_directory_is_called_as_compose_calls_it() {
+    for (directory, name) in [("My App", "myapp"), ("_x.y", "xy"), ("shop-2", "shop-2"), ("Ünï", "n")] {
+        assert_eq!(compose_name(directory), name, "{directory}");
+    }
 }

@@ -110,8 +110,8 @@ fn entries(map: &Map<String, Value>) -> Vec<String> {
 }
 
 /// A string between double quotes. Characters that are not printable in YAML's sense (5.1) are escaped, and those
-/// that it breaks lines at; all of them are in the basic plane, where JSON and YAML escape alike.
-fn quoted(text: &str) -> String {
+/// that it breaks lines at; all of them are in the basic plane, where JSON, YAML and TOML escape alike.
+pub(crate) fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
     for character in text.chars() {

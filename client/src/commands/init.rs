@@ -1,0 +1,151 @@
+//! `init`: writes a `wtd.toml` by looking at the project.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use wtd_protocol::variable::{COMPOSE_PROJECT_NAME, WTD_WORKTREE};
+
+use crate::cli::InitArgs;
+use crate::compose::docker::Docker;
+use crate::compose::files::Files;
+use crate::compose::model::Model;
+use crate::daemon::variable;
+use crate::environment::absolute;
+use crate::error::Error;
+use crate::git;
+use crate::init::text::{Source, wtd_toml};
+use crate::init::{Declared, Found};
+use crate::output::{self, Printable, Progress};
+
+/// The file's name, at the worktree's root.
+const FILE_NAME: &str = "wtd.toml";
+
+/// Writes the file, or prints it. No daemon is asked: an allocation that is made afterwards has every port from the
+/// start.
+pub(crate) fn run(args: &InitArgs) -> Result<(), Error> {
+    let path = absolute(args.path.as_deref())?;
+    let root = git::root(&path).ok_or_else(|| Error::NotInAWorktree(path.clone()))?;
+    let file = root.join(FILE_NAME);
+    if !args.print && file.symlink_metadata().is_ok() {
+        return Err(exists(&file));
+    }
+    let project = {
+        let _progress = Progress::of("Reading the Compose files");
+        Project::read(&root, &path, &args.files)
+    };
+    // Files that a person has named are meant to be read.
+    let project = match project {
+        Err(error) if !args.files.is_empty() => return Err(error),
+        project => project,
+    };
+    let why = project.as_ref().err().map(ToString::to_string);
+    let (declared, source) = match (&project, &why) {
+        (Ok(project), _) => (project.declared(), Source::Files(&project.names)),
+        (Err(_), why) => {
+            let why = why.as_deref().unwrap_or_default();
+            (Declared::default(), Source::Nothing(why.split_once("; ").map_or(why, |(why, _)| why)))
+        }
+    };
+    let text = wtd_toml(&declared, &main_name(&root), &source);
+    if args.print {
+        return output::bytes(text.as_bytes());
+    }
+    write(&file, &text)?;
+    if let Source::Nothing(why) = source {
+        output::note("init", &format!("the file is a template: {why}"));
+    }
+    output::styled(&told(&file, &declared, project.as_ref().ok()))
+}
+
+fn exists(file: &Path) -> Error {
+    Error::failed(
+        format!("{} is there already", file.display()),
+        "change it by hand, or compare it with `wtd-client init --print`",
+    )
+}
+
+/// Writes the file where there is none, and never over another one.
+fn write(file: &Path, text: &str) -> Result<(), Error> {
+    let written = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(file)
+        .and_then(|mut created| created.write_all(text.as_bytes()));
+    written.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => exists(file),
+        _ => Error::failed(
+            format!("{} can't be written: {error}", file.display()),
+            "see that the worktree has room and can be written",
+        ),
+    })
+}
+
+/// What was found, and what to do next.
+fn told(file: &Path, declared: &Declared, project: Option<&Project>) -> String {
+    let mut lines = vec![format!("Wrote {}: {}.", file.display(), declared.summary())];
+    lines.push("Look it over and commit it; `wtd-client list` shows what each worktree has.".to_owned());
+    if declared.takes_trust() {
+        lines.push("Its [env] takes your word first: `wtd-client trust`.".to_owned());
+    }
+    if let Some(project) = project.filter(|project| project.found.has_plain_ports()) {
+        lines.push(format!(
+            "{} publishes ports as plain numbers: write variables there, or run `wtd-client compose --write` in each worktree.",
+            project.names
+        ));
+    }
+    output::lines(lines.iter().map(|line| Printable(line)))
+}
+
+/// The project as its Compose files have it.
+struct Project {
+    found: Found,
+    /// The files, for people.
+    names: String,
+    /// The name of the directory that they are in.
+    directory: String,
+}
+
+impl Project {
+    fn read(root: &Path, path: &Path, named: &[PathBuf]) -> Result<Self, Error> {
+        let start = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        // The project's name is that of its files, not of the worktree that a shell has variables of.
+        let environment = BTreeMap::from([(COMPOSE_PROJECT_NAME.to_owned(), None)]);
+        let docker = Docker::find(&start, environment.clone())?;
+        let files = Files::find(root, &start, named, &[], &docker)?;
+        let docker = Docker::find(files.directory(), environment)?;
+        let raw = docker.config(&files.paths, &["--no-interpolate"], None)?.output()?;
+        let mut found = Found::parse(&raw)?;
+        if found.unsaid().next().is_some() {
+            // Values that wtd has given the shell are no base ports.
+            let ours = variable(WTD_WORKTREE).is_some();
+            let unset = found.unsaid().filter(|_| ours).map(|name| (name.to_owned(), None)).collect();
+            let model = docker.with(&unset).config(&files.paths, &[], None)?.output();
+            // Without values for all variables the project can't be read so; the container's ports stand in then.
+            if let Some(model) = model.ok().and_then(|model| Model::parse(&model).ok()) {
+                found.settle(&model);
+            }
+        }
+        let name = |path: &PathBuf| path.strip_prefix(root).unwrap_or(path).display().to_string();
+        Ok(Self {
+            found,
+            names: files.paths.iter().map(name).collect::<Vec<_>>().join(", "),
+            directory: file_name(files.directory()),
+        })
+    }
+
+    fn declared(&self) -> Declared {
+        Declared::of(&self.found, &self.directory)
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// The name of the main worktree's directory, after which projects are called.
+fn main_name(root: &Path) -> String {
+    let common_dir = git::common_dir(root).filter(|dir| file_name(dir) == ".git");
+    common_dir.as_deref().and_then(Path::parent).map_or_else(|| file_name(root), file_name)
+}
