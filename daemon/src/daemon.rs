@@ -26,6 +26,7 @@ use crate::service::{Parts, Service};
 use crate::socket::Socket;
 use crate::systemd::notify;
 use crate::telemetry::Log;
+use crate::vacancy::vacated;
 use crate::{store, systemd};
 
 /// How long the start waits for a first look at every repository. Those that take longer are looked at while requests
@@ -62,7 +63,8 @@ pub async fn run(
         |passed| passed.path.clone(),
     );
     let mut registry = store::open(&config.state_dir, &store::describe(&socket_path)).await?;
-    let registry_path = registry.path().to_owned();
+    let place = registry.place().clone();
+    let lock = store::lock_file(&place.path);
     let history = registry.history();
     let ledger = registry.load().await?;
     let socket = match passed {
@@ -73,7 +75,7 @@ pub async fn run(
     std::env::set_current_dir("/").context("can't leave the working directory")?;
     info!(
         version = wtd_protocol::VERSION,
-        registry = %registry_path.display(),
+        registry = %place.path.display(),
         socket = %socket.path.display(),
         inherited = socket.inherited,
         "started"
@@ -106,11 +108,11 @@ pub async fn run(
     let service = Service::new(Parts {
         writer: writer.clone(),
         reconciler: reconciler.clone(),
-        gc: Gc::new(releaser.clone(), engine.clone(), &registry_path),
+        gc: Gc::new(releaser.clone(), engine.clone(), &place.path),
         history,
         engine: engine.clone(),
         databases: databases.clone(),
-        registry: registry_path,
+        registry: place,
         socket: socket_path,
         socket_from,
         started: Instant::now(),
@@ -135,8 +137,9 @@ pub async fn run(
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
         () = reload_on_hangup(hangup, &reloader) => None,
-        ended = tasks.join_next() => Some(ended),
-        ended = servers.join_next() => Some(ended),
+        () = vacated(&unlink, &lock, config.resync) => Some(End::Vacated),
+        ended = tasks.join_next() => Some(End::Failed(ended)),
+        ended = servers.join_next() => Some(End::Failed(ended)),
     };
     notify(&[NotifyState::Stopping]);
     info!("stopping");
@@ -150,10 +153,24 @@ pub async fn run(
     failed.map_or(Ok(()), broken)
 }
 
-/// What is wrong with a part of the daemon that has ended by itself.
-fn broken(ended: Option<Result<(), JoinError>>) -> anyhow::Result<()> {
-    ended.transpose().context("a part of the daemon panicked").context(Broken)?;
-    Err(anyhow::Error::msg("a part of the daemon ended by itself").context(Broken))
+/// Why a daemon ends that was not told to.
+enum End {
+    /// Nobody can find it any more.
+    Vacated,
+    /// A part of it has ended.
+    Failed(Option<Result<(), JoinError>>),
+}
+
+/// What is wrong with a daemon that ends by itself.
+fn broken(end: End) -> anyhow::Result<()> {
+    let why = match end {
+        End::Vacated => "the socket is gone, so nobody could ask any more; another wtd can serve now",
+        End::Failed(ended) => {
+            ended.transpose().context("a part of the daemon panicked").context(Broken)?;
+            "a part of the daemon ended by itself"
+        }
+    };
+    Err(anyhow::Error::msg(why).context(Broken))
 }
 
 /// Starts what goes on whether or not somebody asks.
@@ -181,7 +198,7 @@ async fn first_look(writer: &Writer, reconciler: &Reconciler) {
         .into_iter()
         .map(|common_dir| {
             let reconciler = reconciler.clone();
-            async move { reconciler.reconcile_now(&common_dir, None).await }
+            async move { reconciler.look_again(&common_dir).await }
         })
         .collect();
     let looked = async {

@@ -29,6 +29,7 @@ pub mod store;
 pub mod systemd;
 pub mod telemetry;
 pub mod text;
+pub mod vacancy;
 pub mod watch;
 pub mod wire;
 

@@ -1,12 +1,13 @@
 //! Brings the registry in line with the disk: repositories that are marked dirty are looked at again, one look at a
 //! time for each, and what the look comes to is committed.
 
+use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore, oneshot, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{Instrument, debug, info_span, warn};
 
@@ -14,13 +15,16 @@ use crate::domain::allocation::Allocation;
 use crate::domain::draft::{Record, Surroundings};
 use crate::domain::identity::{AllocationId, RepositoryId};
 use crate::domain::ledger::{Ledger, Overlap};
-use crate::domain::observation::{Claim, Observation, ObservedRepository, Presence, Recorded};
+use crate::domain::observation::{
+    Claim, Observation, ObservedRepository, ObservedWorktree, Presence, Recorded,
+};
 use crate::domain::project::Project;
 use crate::domain::reconcile::{Outcome, reconcile};
 use crate::env_files::EnvFiles;
-use crate::git::files;
-use crate::git::{Fingerprint, Look, Memory, ObserveRequest, observe};
+use crate::git::ask::{self, AskError};
+use crate::git::{Fingerprint, Look, Memory, ObserveRequest, files, observe};
 use crate::project_file;
+use crate::registry::writer::System;
 use crate::registry::{Decision, Snapshot, WriteError, Writer, allocation_file};
 use crate::watch::{Listener, Role, Watches, interest};
 
@@ -37,11 +41,25 @@ const AGAIN: [Duration; 5] = [
     Duration::from_secs(4),
 ];
 
+/// How long after an allocation file has vanished it is written again: what else is being deleted with it is gone then.
+const VANISHED: Duration = Duration::from_secs(3);
+
 /// How often a repository is looked at that can't be watched.
 const POLL: Duration = Duration::from_secs(2);
 
 /// How many repositories are looked at together.
 const AT_ONCE: usize = 8;
+
+/// How many of them may wait for git's answer besides. Others come again.
+const ASKING: usize = 8;
+
+/// How long git is not asked again where it did not answer in time.
+const RESPITE: Duration = Duration::from_mins(1);
+
+/// How many entries of one repository are watched that no allocation is recorded for and that lead nowhere. The others
+/// are noticed when somebody asks for them, and by the sweep: what comes as an archive can have any number of them, and
+/// watches are not only ours.
+const STRANGERS: usize = 256;
 
 /// How often one look is repeated because it set watches, so that what happened just before them is seen too.
 const ROUNDS: usize = 5;
@@ -57,9 +75,15 @@ struct Inner {
     queue: Mutex<Queue>,
     wake: Notify,
     overflowed: Notify,
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
+    /// For those of them that have git asked.
+    asking: Semaphore,
+    /// Where git did not answer in time, and when.
+    hung: Mutex<HashMap<PathBuf, Instant>>,
     /// What the last look at each repository rests on.
     looks: Mutex<HashMap<PathBuf, LastLook>>,
+    /// Allocation files that were seen or written, with the moment that they were found to be gone.
+    files: Mutex<HashMap<AllocationId, Option<Instant>>>,
     /// Repositories that can't be watched.
     polled: Mutex<HashSet<PathBuf>>,
     env_files: EnvFiles,
@@ -98,7 +122,18 @@ struct Entry {
     running: bool,
     waiters: Vec<Waiter>,
     root_hint: Option<PathBuf>,
+    /// Somebody asks for a repository that may not be known yet.
+    learn: bool,
     attempt: usize,
+}
+
+/// A repository whose look is due.
+#[derive(Debug)]
+struct Due {
+    key: PathBuf,
+    root_hint: Option<PathBuf>,
+    learn: bool,
+    waiters: Vec<Waiter>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -121,7 +156,7 @@ impl Queue {
     }
 
     /// Takes the next repository that is due.
-    fn take(&mut self, now: Instant) -> Option<(PathBuf, Option<PathBuf>, Vec<Waiter>)> {
+    fn take(&mut self, now: Instant) -> Option<Due> {
         if self.due.first().is_none_or(|(at, _)| *at > now) {
             return None;
         }
@@ -129,7 +164,9 @@ impl Queue {
         let entry = self.entries.get_mut(&key)?;
         entry.due = None;
         entry.running = true;
-        Some((key, entry.root_hint.take(), std::mem::take(&mut entry.waiters)))
+        let (root_hint, learn) = (entry.root_hint.take(), std::mem::take(&mut entry.learn));
+        let waiters = std::mem::take(&mut entry.waiters);
+        Some(Due { key, root_hint, learn, waiters })
     }
 
     fn finish(&mut self, key: &Path, again: bool) {
@@ -144,6 +181,22 @@ impl Queue {
             Some(at) => drop(self.due.insert((at, key.to_owned()))),
             None => drop(self.entries.remove(key)),
         }
+    }
+}
+
+impl Inner {
+    /// Whether an allocation file, of which this was just read, was there until a moment ago.
+    fn is_vanishing(&self, id: AllocationId, claim: &Claim) -> bool {
+        let mut files = lock(&self.files);
+        if matches!(claim, Claim::Allocation { .. }) {
+            files.insert(id, None);
+        }
+        let (Claim::None, Some(vanished)) = (claim, files.get_mut(&id)) else { return false };
+        let is_vanishing = vanished.get_or_insert_with(Instant::now).elapsed() < VANISHED;
+        if !is_vanishing {
+            files.remove(&id);
+        }
+        is_vanishing
     }
 }
 
@@ -171,8 +224,11 @@ impl Reconciler {
             queue: Mutex::default(),
             wake: Notify::new(),
             overflowed: Notify::new(),
-            permits: Semaphore::new(AT_ONCE),
+            permits: Arc::new(Semaphore::new(AT_ONCE)),
+            asking: Semaphore::new(ASKING),
+            hung: Mutex::default(),
             looks: Mutex::default(),
+            files: Mutex::default(),
             polled: Mutex::default(),
             env_files: EnvFiles::default(),
             roots: Mutex::default(),
@@ -219,12 +275,27 @@ impl Reconciler {
         self.0.wake.notify_one();
     }
 
-    /// Looks at a repository now, and commits what that comes to. The look begins after this call does, so whatever
-    /// the caller has seen on disk is in it. `main_root`: the main worktree's root, where the caller knows it.
+    /// Looks at a repository now, learns it if need be, and commits what that comes to. The look begins after this call
+    /// does, so whatever the caller has seen on disk is in it. `main_root`: the main worktree's root, where the caller
+    /// knows it.
     pub async fn reconcile_now(
         &self,
         common_dir: &Path,
         main_root: Option<PathBuf>,
+    ) -> Result<(), WriteError> {
+        self.wait_for_look(common_dir, main_root, true).await
+    }
+
+    /// As [`Reconciler::reconcile_now`] of a repository that is watched. One that was forgotten meanwhile stays so.
+    pub async fn look_again(&self, common_dir: &Path) -> Result<(), WriteError> {
+        self.wait_for_look(common_dir, None, false).await
+    }
+
+    async fn wait_for_look(
+        &self,
+        common_dir: &Path,
+        main_root: Option<PathBuf>,
+        learn: bool,
     ) -> Result<(), WriteError> {
         let (done, answer) = oneshot::channel();
         {
@@ -233,6 +304,7 @@ impl Reconciler {
             if let Some(entry) = queue.entries.get_mut(common_dir) {
                 entry.waiters.push(done);
                 entry.root_hint = main_root.or(entry.root_hint.take());
+                entry.learn |= learn;
             }
         }
         self.0.wake.notify_one();
@@ -250,12 +322,16 @@ impl Reconciler {
     /// Looks at repositories as they become due, until the future is dropped.
     pub async fn run(&self) {
         loop {
-            while let Some((key, root_hint, waiters)) = { lock(&self.0.queue).take(Instant::now()) } {
+            while let Some(due) = { lock(&self.0.queue).take(Instant::now()) } {
                 let this = self.clone();
                 tokio::spawn(async move {
+                    let Due { key, root_hint, learn, waiters } = due;
                     let span = info_span!("reconcile", repository = %key.display());
-                    let result = this.look(&key, root_hint).instrument(span).await;
+                    let result = this.look(&key, root_hint, learn).instrument(span).await;
                     let again = *result.as_ref().unwrap_or(&true);
+                    if again {
+                        this.distrust(&key);
+                    }
                     lock(&this.0.queue).finish(&key, again);
                     this.0.wake.notify_one();
                     for waiter in waiters {
@@ -305,6 +381,8 @@ impl Reconciler {
                 }
                 let all: Vec<PathBuf> = watched_common_dirs(&self.0.writer.glance());
                 self.mark_changed(all).await;
+                let ledger = self.0.writer.snapshot().ledger.clone();
+                lock(&self.0.files).retain(|id, _| ledger.allocation(*id).is_some());
                 self.notice_stale();
             } else {
                 self.mark_changed(self.polled().into_iter().collect()).await;
@@ -343,18 +421,37 @@ impl Reconciler {
                 .is_some_and(|known| self.0.env_files.differ(known.id))
     }
 
-    /// One look and its commit; true when another look should follow soon.
-    async fn look(&self, key: &Path, root_hint: Option<PathBuf>) -> Result<bool, WriteError> {
+    /// What the last look at a repository saw is not recorded, or not all that there is: the next sweep looks again,
+    /// whether anything has changed or not.
+    fn distrust(&self, key: &Path) {
+        if let Some(last) = lock(&self.0.looks).get_mut(key) {
+            last.fingerprint.racy = true;
+        }
+    }
+
+    /// One look and its commit; true when another look should follow soon. Without `learn`, only a repository that is
+    /// watched when the step is decided counts: whoever forgets one is not told by a late event that it is back.
+    async fn look(&self, key: &Path, root_hint: Option<PathBuf>, learn: bool) -> Result<bool, WriteError> {
         let (this, common_dir) = (self.clone(), key.to_owned());
         let observed = {
             // Only looks are held back: the more steps wait for the writer together, the cheaper each is.
-            let Ok(_permit) = self.0.permits.acquire().await else { return Err(WriteError::ShuttingDown) };
-            tokio::task::spawn_blocking(move || this.observe(&common_dir, root_hint.as_deref())).await
+            let Ok(permit) = Arc::clone(&self.0.permits).acquire_owned().await else {
+                return Err(WriteError::ShuttingDown);
+            };
+            tokio::task::spawn_blocking(move || this.observe(&common_dir, root_hint.as_deref(), permit)).await
         };
         let Ok(observation) = observed else { return Err(WriteError::ShuttingDown) };
         let unsettled = observation.unsettled;
         let before = self.0.writer.snapshot();
-        let seen = self.0.writer.commit(move |ledger, system| decide(ledger, &observation, system)).await?;
+        let watched = key.to_owned();
+        let step = move |ledger: &Ledger, system: &mut System| {
+            if learn || ledger.at_common_dir(&watched).is_some() {
+                decide(ledger, &observation, system)
+            } else {
+                Ok((None, Seen::default()))
+            }
+        };
+        let seen = self.0.writer.commit(step).await?;
         let after = self.0.writer.snapshot();
         for displaced in &seen.displaced {
             if after.ledger.at_common_dir(displaced).is_none() {
@@ -364,24 +461,7 @@ impl Reconciler {
         if seen.repository.is_none() {
             self.forget(key);
         }
-        // A file that was right at the last look, and is as it was, is right.
-        let is_settled = |id, claim: &Claim| {
-            before.sighting(id).is_some_and(|last| last.claim == *claim)
-                && matches!((before.ledger.allocation(id), after.ledger.allocation(id)), (Some(a), Some(b)) if Arc::ptr_eq(a, b))
-        };
-        let to_write: Vec<(Arc<Allocation>, Claim)> = seen
-            .files
-            .into_iter()
-            .filter(|(id, claim)| !is_settled(*id, claim))
-            .filter_map(|(id, claim)| Some((Arc::clone(after.ledger.allocation(id)?), claim)))
-            .collect();
-        if !to_write.is_empty() {
-            tokio::task::block_in_place(|| {
-                for (allocation, claim) in &to_write {
-                    allocation_file::write(allocation, claim);
-                }
-            });
-        }
+        self.write_files(key, seen.files, &before, &after);
         if let Some(repository) = seen.repository {
             let wanted = |(id, project)| Some((Arc::clone(after.ledger.allocation(id)?), project));
             let wanted: Vec<_> = seen.env_files.into_iter().filter_map(wanted).collect();
@@ -396,6 +476,49 @@ impl Reconciler {
         Ok(seen.look_again || unsettled)
     }
 
+    /// Makes the allocation files of a repository, of which this was just read, say what the registry says.
+    fn write_files(
+        &self,
+        key: &Path,
+        files: Vec<(AllocationId, Claim)>,
+        before: &Snapshot,
+        after: &Snapshot,
+    ) {
+        // One that vanished may be the first of all the files that somebody is deleting, whom a new one would be in the
+        // way of.
+        let (vanishing, files): (Vec<_>, Vec<_>) =
+            files.into_iter().partition(|(id, claim)| self.0.is_vanishing(*id, claim));
+        if !vanishing.is_empty() {
+            lock(&self.0.queue).mark(key, Instant::now() + VANISHED);
+        }
+        // A file that was right at the last look, and is as it was, is right. One that isn't there never is.
+        let is_settled = |id, claim: &Claim| {
+            matches!(claim, Claim::Allocation { .. })
+                && before.sighting(id).is_some_and(|last| last.claim == *claim)
+                && matches!((before.ledger.allocation(id), after.ledger.allocation(id)), (Some(a), Some(b)) if Arc::ptr_eq(a, b))
+        };
+        let to_write: Vec<(&Arc<Allocation>, &Claim)> = files
+            .iter()
+            .filter(|(id, claim)| !is_settled(*id, claim))
+            .filter_map(|(id, claim)| Some((after.ledger.allocation(*id)?, claim)))
+            .collect();
+        if to_write.is_empty() {
+            return;
+        }
+        let write = |(allocation, claim): (&Arc<Allocation>, &Claim)| {
+            let is_written = allocation_file::write(allocation, claim);
+            if is_written {
+                lock(&self.0.files).insert(allocation.id, None);
+            }
+            is_written
+        };
+        let written = tokio::task::block_in_place(|| to_write.iter().filter(|pair| write(**pair)).count());
+        if written < to_write.len() {
+            // The disk may be full. Nothing is lost without the file, so there is no hurry.
+            self.distrust(key);
+        }
+    }
+
     /// Stops all watching and polling of a repository.
     pub fn forget(&self, common_dir: &Path) {
         if let Some(watches) = self.watches() {
@@ -403,10 +526,38 @@ impl Reconciler {
         }
         lock(&self.0.polled).remove(common_dir);
         lock(&self.0.looks).remove(common_dir);
+        lock(&self.0.hung).remove(common_dir);
+    }
+
+    /// Asks git which worktrees a repository has; none when it has to be asked later.
+    fn ask_git(&self, common_dir: &Path) -> Option<Result<Vec<PathBuf>, AskError>> {
+        let hung = lock(&self.0.hung).get(common_dir).copied();
+        if hung.is_some_and(|at| at.elapsed() < RESPITE) {
+            return Some(Err(AskError::Timeout));
+        }
+        let _asking = self.0.asking.try_acquire().ok()?;
+        let answer = ask::worktree_paths(common_dir);
+        if matches!(answer, Err(AskError::Timeout)) {
+            lock(&self.0.hung).insert(common_dir.to_owned(), Instant::now());
+        } else {
+            lock(&self.0.hung).remove(common_dir);
+        }
+        Some(answer)
     }
 
     /// Watches, then reads, and reads again whenever reading showed something more to watch. Blocks.
-    fn observe(&self, common_dir: &Path, root_hint: Option<&Path>) -> Observation {
+    fn observe(
+        &self,
+        common_dir: &Path,
+        root_hint: Option<&Path>,
+        permit: OwnedSemaphorePermit,
+    ) -> Observation {
+        let permit = Cell::new(Some(permit));
+        // git can be kept waiting by what a repository holds, and then must keep nobody else waiting.
+        let ask_git = |common_dir: &Path| {
+            drop(permit.take());
+            self.ask_git(common_dir)
+        };
         let snapshot = self.0.writer.snapshot();
         // A repository that was moved is known by its common dir's identity.
         let moved_here = || snapshot.ledger.repository_of(files::identity(common_dir).ok()?);
@@ -428,6 +579,7 @@ impl Reconciler {
             memory,
             claims: &|id| snapshot.ledger.allocation(id).map(|allocation| as_recorded(allocation)),
             load_project: &project_file::load,
+            ask_git: &ask_git,
         };
         // What is known to be needed is watched before the first read, which then mostly is the only one.
         let watches = self.watches();
@@ -439,8 +591,8 @@ impl Reconciler {
         let mut look = observe(&request);
         let mut complete = false;
         for _ in 0..ROUNDS {
-            let Some(set) = watches.map(|watches| watches.set(common_dir, wanted_watches(&look.observation)))
-            else {
+            let wanted = || wanted_watches(&look.observation, &request.recorded);
+            let Some(set) = watches.map(|watches| watches.set(common_dir, wanted())) else {
                 break;
             };
             complete = set.complete;
@@ -464,6 +616,7 @@ impl Reconciler {
 }
 
 /// What a look came to, for what follows its commit.
+#[derive(Default)]
 struct Seen {
     repository: Option<RepositoryId>,
     /// Each worktree that is there, with what its allocation file said.
@@ -535,7 +688,7 @@ fn worktrees_dir(common_dir: &Path) -> Option<(PathBuf, Role)> {
 }
 
 /// The watches that tell of every change to what was observed.
-fn wanted_watches(observation: &Observation) -> BTreeSet<(PathBuf, Role)> {
+fn wanted_watches(observation: &Observation, recorded: &[Recorded]) -> BTreeSet<(PathBuf, Role)> {
     let common_dir = &observation.common_dir;
     let awaiting =
         |path: &Path| interest::nearest_above(path).map(|(above, name)| (above, Role::Awaiting(name)));
@@ -544,7 +697,18 @@ fn wanted_watches(observation: &Observation) -> BTreeSet<(PathBuf, Role)> {
         ObservedRepository::Present { main, linked, .. } => {
             wanted.insert((common_dir.clone(), Role::CommonDir));
             wanted.extend(worktrees_dir(common_dir));
+            let is_known = |worktree: &ObservedWorktree| {
+                matches!(worktree.presence, Presence::Present { .. })
+                    || recorded.iter().any(|known| known.git_dir == worktree.git_dir)
+            };
+            let mut strangers = 0;
             for worktree in main.iter().chain(linked) {
+                if !is_known(worktree) {
+                    strangers += 1;
+                    if strangers > STRANGERS {
+                        continue;
+                    }
+                }
                 if worktree.id.is_some() {
                     wanted.insert((worktree.git_dir.clone(), Role::GitDir));
                 }
@@ -558,6 +722,16 @@ fn wanted_watches(observation: &Observation) -> BTreeSet<(PathBuf, Role)> {
                     Presence::Missing { .. } => wanted.extend(awaiting(&worktree.path)),
                 }
             }
+            // Directories that git has no entry for any more: once they are gone too, nothing is left of the worktree.
+            let unlisted = recorded.iter().filter(|known| observation.absences.contains_key(&known.id));
+            for known in unlisted.filter(|known| known.path.is_dir()) {
+                wanted.insert((known.path.clone(), Role::Root));
+            }
+        }
+        // One that is restored file by file, or made again.
+        ObservedRepository::Gone if common_dir.is_dir() => {
+            let parts = ["HEAD", "objects", "refs"].map(|name| Role::Awaiting(name.into()));
+            wanted.extend(parts.map(|part| (common_dir.clone(), part)));
         }
         ObservedRepository::Gone => wanted.extend(awaiting(common_dir)),
         ObservedRepository::Unknown(_) => {

@@ -11,6 +11,11 @@ use std::path::{Path, PathBuf};
 use listenfd::ListenFd;
 use wtd_protocol::socket::{FILE_NAME, MAX_PATH_BYTES, candidates};
 
+/// A symbolic link in place of the lock is not followed (open(2)): a person may have put the socket where others can
+/// write.
+#[allow(clippy::cast_possible_wrap, reason = "the flag is a small number")]
+const NO_FOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+
 /// Why there is no socket.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
@@ -143,11 +148,20 @@ impl Socket {
     }
 }
 
+impl Unlink {
+    /// Whether clients still find the socket; of one that systemd made, systemd knows.
+    pub fn is_in_place(&self) -> bool {
+        self.file.is_none_or(|file| self.is(file))
+    }
+
+    fn is(&self, file: (u64, u64)) -> bool {
+        self.path.symlink_metadata().is_ok_and(|there| (there.dev(), there.ino()) == file)
+    }
+}
+
 impl Drop for Unlink {
     fn drop(&mut self) {
-        let is_ours =
-            |file| self.path.symlink_metadata().is_ok_and(|there| (there.dev(), there.ino()) == file);
-        if self.file.is_some_and(is_ours)
+        if self.file.is_some_and(|file| self.is(file))
             && let Err(error) = std::fs::remove_file(&self.path)
         {
             tracing::debug!(error = &error as &dyn std::error::Error, "socket not removed");
@@ -192,6 +206,7 @@ fn lock(socket: &Path) -> Result<File, SocketError> {
         .create(true)
         .truncate(false)
         .mode(0o600)
+        .custom_flags(NO_FOLLOW)
         .open(&path)
         .map_err(failed)?;
     match file.try_lock() {

@@ -1,8 +1,8 @@
 //! Logging: to the journal with fields where systemd started us, else to standard error or a file.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::IsTerminal;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -51,11 +51,12 @@ fn is_for_journal() -> bool {
         .is_ok_and(|stream| stream == format!("{}:{}", stderr.st_dev, stderr.st_ino))
 }
 
-fn log_file(state_dir: &Path) -> std::io::Result<File> {
-    std::fs::create_dir_all(state_dir)?;
+fn log_file(state_dir: &Path) -> anyhow::Result<File> {
+    DirBuilder::new().recursive(true).mode(0o700).create(state_dir)?;
+    crate::store::check_directory(state_dir)?;
     let path = state_dir.join(LOG_FILE);
     if path.metadata().is_ok_and(|there| there.len() > LARGE) {
         std::fs::rename(&path, path.with_extension("log.old"))?;
     }
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+    Ok(OpenOptions::new().append(true).create(true).mode(0o600).open(path)?)
 }

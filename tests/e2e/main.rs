@@ -27,6 +27,8 @@ mod docs;
 #[cfg(test)]
 mod env_files;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod gc;
 #[cfg(test)]
 mod gc_crash;
@@ -45,9 +47,15 @@ mod hostile_repositories;
 #[cfg(test)]
 mod init;
 #[cfg(test)]
+mod kill_points;
+#[cfg(test)]
 mod moving;
 #[cfg(test)]
+mod neighbours;
+#[cfg(test)]
 mod offsets;
+#[cfg(test)]
+mod overload;
 #[cfg(test)]
 mod postgres;
 #[cfg(test)]

@@ -1,14 +1,16 @@
 //! Changes that nobody tells the daemon of.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::harness::{Daemon, Ran, Repo, Rows, Sandbox, require, until};
+use crate::harness::{
+    Daemon, Mount, Ran, Repo, Rows, Sandbox, can_overflow_queue, overflow_queue, require, until,
+};
 
 #[test]
 fn the_first_worktree_ever_and_the_last_one_are_seen() {
@@ -166,17 +168,11 @@ fn events_that_the_kernel_dropped_are_made_up_for() {
     daemon.put(&repo.path);
     let (one, two) = (repo.add("one"), repo.add("two"));
     let before = daemon.await_agreement(&repo).at(&two).clone();
-    let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap_or_default();
-    let limit: usize = limit.trim().parse().unwrap_or(usize::MAX);
-    if !require::part(limit <= 100_000, "the event queue of this machine is too long to fill") {
+    if !can_overflow_queue() {
         return;
     }
     daemon.sigstop();
-    let noise = repo.path.join(".git/noise");
-    for _ in 0..limit {
-        File::create(&noise).unwrap();
-        fs::remove_file(&noise).unwrap();
-    }
+    overflow_queue(&repo.path.join(".git")).unwrap();
     repo.remove(&one);
     repo.mv(&two, &sandbox.path("moved"));
     let three = repo.add("three");
@@ -220,22 +216,6 @@ fn at_the_limit_of_inotify_repositories_are_polled_and_doctor_says_so() {
     assert_eq!(sandbox.offset(&six), sandbox.list().at(&six).offset);
 }
 
-/// A directory that is mounted at another place for as long as this lives.
-struct Mount(PathBuf);
-
-impl Mount {
-    fn bind(from: &Path, to: &Path) -> Self {
-        assert!(require::works(Command::new("mount").arg("--bind").args([from, to])));
-        Self(to.to_owned())
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        require::works(Command::new("umount").arg("--lazy").arg(&self.0));
-    }
-}
-
 #[test]
 fn a_worktree_on_a_disk_that_is_not_mounted_is_missing_and_comes_back_with_it() {
     let sandbox = Sandbox::with_config("engine = \"none\"\nprobe = false\nresync = \"1s\"\n");
@@ -246,8 +226,7 @@ fn a_worktree_on_a_disk_that_is_not_mounted_is_missing_and_comes_back_with_it() 
     if !require::mounts(&disk) {
         return;
     }
-    assert!(require::works(Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&disk)));
-    let _disk = Mount(disk.clone());
+    let _disk = Mount::tmpfs(&disk, "16m");
     let mounted = Mount::bind(&disk, &point);
     let daemon = sandbox.daemon();
     let repo = sandbox.repo("app");
@@ -330,4 +309,112 @@ fn what_cannot_be_read_is_unknown_and_never_gone() {
         until("it is back", list, |rows| rows.id(&id).is_some_and(|row| row.is("active")));
     }
     drop(daemon);
+}
+
+#[test]
+fn deleting_a_repository_is_not_disturbed_by_its_allocation_file() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.daemon();
+    // Somewhere in the middle `rm` comes to the allocation file, and it takes its time for the rest.
+    for number in 0..3 {
+        let repo = sandbox.repo(&format!("r{number}"));
+        for object in 0..1000 {
+            let directory = repo.path.join(format!(".git/objects/{:02x}", object % 256));
+            fs::create_dir_all(&directory).unwrap();
+            fs::write(directory.join(format!("{object:038x}")), "").unwrap();
+        }
+        daemon.put(&repo.path);
+        until("it is written", || repo.path.join(".git/wtd.json").is_file(), |is_there| *is_there);
+        Ran::of(sandbox.command("rm").arg("-rf").arg(&repo.path)).quiet();
+        assert!(!repo.path.exists());
+    }
+}
+
+#[test]
+fn a_repository_that_is_restored_file_by_file_is_noticed() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.daemon();
+    let repo = sandbox.repo("app");
+    daemon.put(&repo.path);
+    let one = repo.add("one");
+    let before = daemon.await_agreement(&repo);
+    let backup = sandbox.path("backup");
+    Ran::of(sandbox.command("cp").arg("-a").arg(&repo.path).arg(&backup)).ok();
+    fs::remove_dir_all(&repo.path).unwrap();
+    daemon.await_state(&one, "missing");
+    // Slow enough to be met in the middle.
+    let restored = ["", ".git", ".git/objects", ".git/worktrees"].map(|part| repo.path.join(part));
+    restored.iter().for_each(|directory| fs::create_dir(directory).unwrap());
+    let mut events = daemon.events(None);
+    Ran::of(sandbox.command("cp").arg("-a").arg(backup.join(".")).arg(&repo.path)).ok();
+    while events.next().data["allocation"]["state"] != "active" {}
+    let rows = daemon.await_agreement(&repo);
+    assert_eq!(rows.at(&one).id, before.at(&one).id);
+    assert_eq!(rows.at(&repo.path).id, before.at(&repo.path).id);
+}
+
+#[test]
+fn a_repository_that_was_forgotten_is_not_learned_again_by_a_late_event() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.daemon();
+    let repo = sandbox.repo("app");
+    for number in 0..20 {
+        daemon.put(&repo.path);
+        let path = repo.add(&format!("w{number}"));
+        sandbox.client(["forget", "-y", repo.path.to_str().unwrap()]).ok();
+        // Whatever was under way when it was forgotten is over when another repository's change is seen.
+        let other = sandbox.repo(&format!("other{number}"));
+        daemon.put(&other.path);
+        other.add("one");
+        daemon.await_agreement(&other);
+        let rows = sandbox.list();
+        assert!(rows.find(&path).is_none() && rows.find(&repo.path).is_none(), "{rows:#?}");
+    }
+}
+
+#[test]
+fn a_repository_that_another_one_took_the_place_of_is_missing() {
+    let sandbox = Sandbox::new();
+    let repo = sandbox.repo("app");
+    let daemon = sandbox.daemon();
+    daemon.put(&repo.path);
+    let one = repo.add("one");
+    let before = daemon.await_agreement(&repo);
+    daemon.terminate();
+    fs::remove_dir_all(&repo.path).unwrap();
+    fs::remove_dir_all(&one).unwrap();
+    let repo = sandbox.repo("app");
+    let daemon = sandbox.daemon();
+    let rows = daemon.await_agreement(&repo);
+    for row in before.iter() {
+        let now = rows.id(&row.id).unwrap();
+        assert!(
+            now.is("missing") && now.reason.contains("another repository"),
+            "nobody removed it: {now:#?}"
+        );
+    }
+    let new = rows.iter().find(|row| row.is("active") && row.exact_path() == repo.path).unwrap();
+    assert_eq!(new.offset, 20_000, "and their data is out of reach");
+}
+
+#[test]
+fn a_directory_without_an_entry_is_missing_until_it_is_deleted() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.daemon();
+    let repo = sandbox.repo("app");
+    daemon.put(&repo.path);
+    let (one, _two) = (repo.add("one"), repo.add("two"));
+    let id = daemon.await_agreement(&repo).at(&one).id.clone();
+    fs::remove_dir_all(repo.git_dir_of(&one)).unwrap();
+    let mut events = daemon.events(None);
+    daemon.await_state(&one, "missing");
+    fs::remove_dir_all(&one).unwrap();
+    // With nobody looking.
+    let mut released = |id: &str| loop {
+        let event = events.next();
+        if event.kind == "released" {
+            break event.data["allocation"]["id"] == id;
+        }
+    };
+    assert!(released(&id));
 }

@@ -158,7 +158,7 @@ pub enum DirectoryLook {
         /// The device that it is on.
         device: u64,
     },
-    /// The directory still stands and still points at the vanished entry.
+    /// The directory still stands and points at the vanished entry, or at nothing that is there.
     StillPointsBack,
     /// It could not be told; the reason.
     Unknown(String),

@@ -86,7 +86,7 @@ pub fn reconcile(
     };
     let repository = match &observation.repository {
         ObservedRepository::Present { identity, main, linked, unlisted } => {
-            let id = step.find_repository(*identity, main.as_ref(), surroundings);
+            let id = step.find_repository(*identity, main.as_ref(), surroundings)?;
             for worktree in main.iter().chain(linked) {
                 step.worktree(id, worktree, surroundings)?;
             }
@@ -129,7 +129,7 @@ impl Step<'_> {
         identity: FileIdentity,
         main: Option<&ObservedWorktree>,
         surroundings: &mut impl Surroundings,
-    ) -> RepositoryId {
+    ) -> Result<RepositoryId, Overlap> {
         let common_dir = &self.observation.common_dir;
         let at_path = self.draft.ledger.at_common_dir(common_dir).cloned();
         let same = at_path
@@ -145,6 +145,7 @@ impl Step<'_> {
         let id = same.as_ref().map_or_else(|| surroundings.new_repository_id(), |known| known.id);
         if let Some(displaced) = at_path.filter(|known| known.id != id) {
             self.draft.put_repository(Repository { watched: false, ..(*displaced).clone() });
+            self.lose(displaced.id, "another repository is in its repository's place")?;
         }
         self.draft.put_repository(Repository {
             id,
@@ -155,7 +156,7 @@ impl Step<'_> {
                 .or_else(|| same.and_then(|known| known.main_root.clone())),
             watched: true,
         });
-        id
+        Ok(id)
     }
 
     /// The allocation that the worktree's file names, if the worktree has a right to it: it is the git dir that the
@@ -381,19 +382,20 @@ impl Step<'_> {
         else {
             return Ok(None);
         };
-        let live: Vec<_> = self
-            .draft
-            .ledger
-            .of_repository(repository)
-            .filter(|allocation| allocation.is_live())
-            .cloned()
-            .collect();
+        self.lose(repository, reason)?;
+        Ok(Some(repository))
+    }
+
+    /// Makes a repository's live allocations missing.
+    fn lose(&mut self, repository: RepositoryId, reason: &str) -> Result<(), Overlap> {
+        let all = self.draft.ledger.of_repository(repository);
+        let live: Vec<_> = all.filter(|allocation| allocation.is_live()).cloned().collect();
         for allocation in live {
             let mut after = (*allocation).clone();
             set_state(&mut after, State::Missing, reason, self.now);
             self.draft.put(after)?;
         }
-        Ok(Some(repository))
+        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use crate::domain::allocation::Allocation;
 use crate::domain::gc::proof::{Proof, proof};
 use crate::domain::identity::{AllocationId, RepositoryId};
 use crate::domain::ledger::Ledger;
-use crate::git::{Memory, ObserveRequest, observe};
+use crate::git::{Memory, ObserveRequest, ask, observe};
 use crate::project_file;
 use crate::reconciler::as_recorded;
 
@@ -27,6 +27,7 @@ pub(super) fn prove(ledger: &Ledger, allocations: &[Arc<Allocation>]) -> HashMap
             claims: &|_| None,
             memory: Arc::new(Memory::default()),
             load_project: &project_file::load,
+            ask_git: &|common_dir| Some(ask::worktree_paths(common_dir)),
         });
         for allocation in allocations {
             proofs.insert(allocation.id, proof(allocation, repository, &look.observation));

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::ask;
+use super::ask::AskError;
 use super::entry::{answers_for, is_same};
 use super::files::{self, Unreadable};
 use super::fingerprint::{Covered, Marks};
@@ -30,6 +30,7 @@ pub(super) struct Seen<'a> {
 pub(super) fn absences(
     recorded: &[Recorded],
     seen: &Seen<'_>,
+    ask_git: &dyn Fn(&Path) -> Option<Result<Vec<PathBuf>, AskError>>,
     covered: &mut Covered,
     marks: &mut Marks,
 ) -> HashMap<AllocationId, Absence> {
@@ -43,14 +44,21 @@ pub(super) fn absences(
             covered.absent.push(recorded.path.clone());
             let directory = look_for_directory(recorded, seen.observed);
             let git = if speaks_for_removal(recorded, &directory, seen) {
-                let listing = listing.get_or_insert_with(|| ask::worktree_paths(seen.common_dir));
-                answer(recorded, listing, seen.observed)
+                let listing = listing.get_or_insert_with(|| ask_git(seen.common_dir));
+                listing
+                    .as_ref()
+                    .map_or(GitAnswer::NotAsked, |listing| answer(recorded, listing, seen.observed))
             } else {
                 GitAnswer::NotAsked
             };
             (recorded.id, Absence { git_dir: recorded.git_dir.clone(), directory, git })
         })
         .collect()
+}
+
+/// Whether a question about it had no answer.
+pub(super) fn is_open(absence: &Absence) -> bool {
+    matches!(absence.directory, DirectoryLook::Unknown(_)) || matches!(absence.git, GitAnswer::Failed(_))
 }
 
 fn look_for_directory(recorded: &Recorded, observed: &[&ObservedWorktree]) -> DirectoryLook {
@@ -70,9 +78,10 @@ fn look_for_directory(recorded: &Recorded, observed: &[&ObservedWorktree]) -> Di
         Ok(DotGit::Absent | DotGit::Other) => Ok(false),
         Ok(DotGit::Directory { directory, .. }) => Ok(files::identity_of(&directory) == recorded.identity),
         Ok(DotGit::File { git_dir, .. }) => links::identity_at(&git_dir).map(|identity| {
-            // By name too: the entry is gone, or git has used its name again for a worktree elsewhere.
-            identity.is_some_and(|identity| is_same(recorded, &git_dir, identity))
-                || links::canonical(&git_dir) == recorded.git_dir
+            // Where nothing is any more, nobody can tell what was: the repository may have been moved meanwhile.
+            let Some(identity) = identity else { return true };
+            // By name too: git may have used the entry's name again for a worktree elsewhere.
+            is_same(recorded, &git_dir, identity) || links::canonical(&git_dir) == recorded.git_dir
         }),
         Ok(DotGit::Unfinished { .. }) => {
             let reason = format!("{}: it names no git dir", root.join(".git").display());
@@ -101,7 +110,7 @@ fn speaks_for_removal(recorded: &Recorded, directory: &DirectoryLook, seen: &See
 /// when it is listed more often than there are entries that name it.
 fn answer(
     recorded: &Recorded,
-    listing: &Result<Vec<PathBuf>, ask::AskError>,
+    listing: &Result<Vec<PathBuf>, AskError>,
     observed: &[&ObservedWorktree],
 ) -> GitAnswer {
     match listing {

@@ -39,7 +39,7 @@ pub enum AskError {
     #[error("cannot run git: {0}")]
     Run(#[from] io::Error),
     /// It took too long.
-    #[error("git did not answer within {} s", TIMEOUT.as_secs())]
+    #[error("git did not answer in time")]
     Timeout,
     /// It said more than could be true.
     #[error("git's answer is larger than {MAX_OUTPUT} bytes")]
@@ -63,13 +63,17 @@ pub enum AskError {
 /// The root directories that git lists for the repository, each as often as it is listed. The first is the
 /// main worktree's, or the git dir where git knows no better (`git-worktree(1)`, "LIST OUTPUT FORMAT").
 pub fn worktree_paths(common_dir: &Path) -> Result<Vec<PathBuf>, AskError> {
-    let output = ask_git(common_dir, &["worktree", "list", "--porcelain", "-z"])?;
+    let deadline = Instant::now() + TIMEOUT;
+    let output = ask(OsStr::new("git"), common_dir, &["worktree", "list", "--porcelain", "-z"], deadline)?;
     parse(&output)
 }
 
-/// The branch that `HEAD` in the git dir names.
-pub(super) fn branch(git_dir: &Path) -> Result<String, AskError> {
-    let output = ask_git(git_dir, &["symbolic-ref", "-q", "--short", "HEAD"])?;
+/// The branch that `HEAD` in the git dir names, if git says so until `deadline`.
+pub(super) fn branch(git_dir: &Path, deadline: Instant) -> Result<String, AskError> {
+    if Instant::now() >= deadline {
+        return Err(AskError::Timeout);
+    }
+    let output = ask_once(OsStr::new("git"), git_dir, &["symbolic-ref", "-q", "--short", "HEAD"], deadline)?;
     Ok(String::from_utf8_lossy(output.trim_ascii_end()).into_owned())
 }
 
@@ -86,10 +90,6 @@ fn parse(output: &[u8]) -> Result<Vec<PathBuf>, AskError> {
         begins = attribute.is_empty();
     }
     Ok(paths)
-}
-
-fn ask_git(git_dir: &Path, arguments: &[&str]) -> Result<Vec<u8>, AskError> {
-    ask(OsStr::new("git"), git_dir, arguments, Instant::now() + TIMEOUT)
 }
 
 fn ask(program: &OsStr, git_dir: &Path, arguments: &[&str], deadline: Instant) -> Result<Vec<u8>, AskError> {

@@ -10,8 +10,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustix::time::{ClockId, clock_gettime};
 use sha2::{Digest as _, Sha256};
 use wtd_protocol::{allocation_file, compose};
 
@@ -29,8 +29,8 @@ const PROJECT_FILE: &str = "wtd.toml";
 pub struct Fingerprint {
     /// SHA-256 of every mark that was looked at.
     pub digest: [u8; 32],
-    /// Something had changed so shortly before that a further change may not show: equal fingerprints prove
-    /// nothing, look into the files.
+    /// Something had changed so shortly before that a further change may not show, or could not be looked at: equal
+    /// fingerprints prove nothing, look into the files.
     pub racy: bool,
     covered: Arc<Covered>,
 }
@@ -127,8 +127,9 @@ pub(super) struct Marks {
 impl Marks {
     /// Begins a look now.
     pub(super) fn new() -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now_ns = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
+        // The clock that files get their times from.
+        let now = clock_gettime(ClockId::RealtimeCoarse);
+        let now_ns = now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec);
         Self { digest: Sha256::new(), racy_from_ns: now_ns.saturating_sub(RACY_NS), racy: false }
     }
 
@@ -202,6 +203,11 @@ impl Marks {
         let part = part.seal();
         self.take_in(part);
         part
+    }
+
+    /// Notes whether the look left open what no mark tells of.
+    pub(super) fn distrust(&mut self, is_open: bool) {
+        self.racy |= is_open;
     }
 
     /// Ends the look.

@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::absence::{self, Seen};
+use super::ask::AskError;
 use super::entry::Looker;
 use super::files::{self, Unreadable};
 use super::fingerprint::{Covered, Fingerprint};
 use super::memory::Memory;
 use super::{git_dir, main_worktree};
 use crate::domain::identity::{AllocationId, FileIdentity};
-use crate::domain::observation::{Observation, ObservedRepository, ObservedWorktree, Recorded};
+use crate::domain::observation::{Observation, ObservedRepository, ObservedWorktree, Presence, Recorded};
 use crate::domain::project::Project;
 
 /// What is to be looked at.
@@ -33,6 +34,8 @@ pub struct ObserveRequest<'a> {
     /// Reads a project's configuration, given the worktree's root, the main worktree's root and the common
     /// dir.
     pub load_project: &'a dyn Fn(&Path, Option<&Path>, &Path) -> Project,
+    /// Asks git which worktrees the repository has; none where it can't be asked now, and has to be later.
+    pub ask_git: &'a dyn Fn(&Path) -> Option<Result<Vec<PathBuf>, AskError>>,
 }
 
 impl fmt::Debug for ObserveRequest<'_> {
@@ -108,8 +111,14 @@ fn look_at(common_dir: &Path, request: &ObserveRequest<'_>) -> Look {
 
     let observed: Vec<&ObservedWorktree> = main.iter().chain(&linked).collect();
     let seen = Seen { common_dir, observed: &observed, complete: unlisted.is_none() };
-    let absences = absence::absences(&request.recorded, &seen, &mut covered, &mut looker.marks);
+    let absences =
+        absence::absences(&request.recorded, &seen, request.ask_git, &mut covered, &mut looker.marks);
     let origins = absence::origins(&observed, request.claims, &mut covered, &mut looker.marks);
+    // Why something could not be looked at is in no mark: out of descriptors, say.
+    let is_open = unlisted.is_some()
+        || observed.iter().any(|found| matches!(found.presence, Presence::Unknown(_)))
+        || absences.values().any(absence::is_open);
+    looker.marks.distrust(is_open);
     Look {
         observation: Observation {
             common_dir: common_dir.to_owned(),

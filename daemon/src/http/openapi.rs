@@ -1,5 +1,8 @@
 //! The API in OpenAPI's own terms, from the handlers and types themselves.
 
+use std::sync::LazyLock;
+
+use axum::body::Bytes;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use utoipa::OpenApi;
@@ -50,10 +53,12 @@ pub fn document() -> Result<String, serde_json::Error> {
 }
 
 pub(super) async fn serve_document() -> Response {
-    match document() {
-        Ok(json) => {
-            ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], json).into_response()
+    static DOCUMENT: LazyLock<Option<Bytes>> = LazyLock::new(|| document().ok().map(Bytes::from));
+    match &*DOCUMENT {
+        Some(json) => {
+            let content_type = HeaderValue::from_static("application/json");
+            ([(header::CONTENT_TYPE, content_type)], json.clone()).into_response()
         }
-        Err(_) => axum::http::StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        None => axum::http::StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }

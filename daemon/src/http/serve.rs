@@ -16,6 +16,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 use tracing::{debug, warn};
 use wtd_protocol::{Problem, ProblemType};
@@ -27,8 +28,12 @@ use super::{Context, router};
 /// How many connections are served together; more wait in the kernel's queue.
 const CONNECTIONS: usize = 512;
 
-/// How long a client may take to send a request's head, and how long a connection may idle.
-const HEAD: Duration = Duration::from_secs(10);
+/// How long a client may take to send a request's head, and how long a connection may idle: as long as our own client
+/// waits for everything, so that those who say nothing keep nobody else waiting for longer.
+const HEAD: Duration = Duration::from_secs(2);
+
+/// How long a client may read nothing of what it asked for. One that follows events comes back for the rest.
+const READ_NOTHING: Duration = Duration::from_secs(5);
 
 /// How long a request may take; streams go on once they have begun.
 const REQUEST: Duration = Duration::from_secs(30);
@@ -73,6 +78,7 @@ pub async fn serve(listener: Listener, context: Context) {
     let own_uid = rustix::process::geteuid().as_raw();
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     let connections = GracefulShutdown::new();
+    let mut is_short = false;
     loop {
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { break };
         let accepted = tokio::select! {
@@ -83,11 +89,19 @@ pub async fn serve(listener: Listener, context: Context) {
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors, most likely: others have to be closed first.
-                warn!(error = &error as &dyn std::error::Error, "connection not accepted");
+                if !std::mem::replace(&mut is_short, true) {
+                    warn!(
+                        error = &error as &dyn std::error::Error,
+                        "connection not accepted, will try again"
+                    );
+                }
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
         };
+        is_short = false;
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(READ_NOTHING));
         let (router, metrics) = (router.clone(), metrics.clone());
         let service = service_fn(move |request: Request<Incoming>| {
             let (router, metrics) = (router.clone(), metrics.clone());
@@ -105,7 +119,7 @@ pub async fn serve(listener: Listener, context: Context) {
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD)
             .max_headers(64)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(Box::pin(stream)), service);
         let connection = connections.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {

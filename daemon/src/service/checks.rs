@@ -56,13 +56,12 @@ impl Service {
     }
 
     fn registry_check(&self) -> Check {
-        let registry = self.0.registry.display();
-        match self.0.registry.metadata() {
-            Ok(_) => ok("registry", format!("{registry}")),
+        match self.0.registry.check() {
+            Ok(()) => ok("registry", self.0.registry.path.display().to_string()),
             Err(error) => fail(
                 "registry",
-                format!("{registry}: {error}"),
-                "restart wtd; restore the file from a backup",
+                error.to_string(),
+                "put the state directory back, or restart wtd; restore the file from a backup if it is lost",
             ),
         }
     }

@@ -21,65 +21,75 @@ struct Target {
     allocations: Vec<Arc<Allocation>>,
 }
 
+impl Target {
+    fn on_the_wire(&self) -> Forgotten {
+        let common_dir = &self.repository.common_dir;
+        Forgotten {
+            repository: PathText::of(common_dir).text,
+            whole_repository: self.whole,
+            allocations: self
+                .allocations
+                .iter()
+                .map(|allocation| wire::allocation(allocation, common_dir, false))
+                .collect(),
+        }
+    }
+}
+
 impl Service {
     /// Forgets what `path` means: a worktree that is missing, alone, or the whole repository that holds the path. Its
     /// allocations become stale and their files are deleted; no volume is touched. With `dry_run`, only says so.
     pub async fn forget(&self, path: PathBuf, dry_run: bool) -> Result<Forgotten, Problem> {
         let common_dir = self.discover(path.clone()).await.ok().map(|found| found.discovered.common_dir);
-        let target =
-            target(&self.0.writer.glance().ledger, &path, common_dir.as_deref()).ok_or_else(|| {
+        let unknown = {
+            let path = path.clone();
+            move || {
                 Problem::new(
                     ProblemType::NotRegistered,
                     format!("{} is in no repository that wtd watches", path.display()),
                     "`wtd-client list` shows what it knows",
                 )
-            })?;
-        let forgotten = Forgotten {
-            repository: PathText::of(&target.repository.common_dir).text,
-            whole_repository: target.whole,
-            allocations: target
-                .allocations
-                .iter()
-                .map(|allocation| wire::allocation(allocation, &target.repository.common_dir, false))
-                .collect(),
+            }
         };
         if dry_run {
-            return Ok(forgotten);
+            let target = target(&self.0.writer.glance().ledger, &path, common_dir.as_deref());
+            return Ok(target.ok_or_else(unknown)?.on_the_wire());
         }
         // The registry first: a file without its allocation means nothing, an allocation without its file would be
-        // taken up again.
-        let (for_step, for_files) = (target.clone(), target);
-        self.0
+        // taken up again. What the path means is told at that moment: a worktree that is being added meanwhile is
+        // forgotten too, or stays without an allocation.
+        let target = self
+            .0
             .writer
             .commit(move |ledger, system| {
+                let Some(target) = target(ledger, &path, common_dir.as_deref()) else {
+                    return Ok((None, None));
+                };
                 let mut draft = Draft::new(ledger);
-                for allocation in &for_step.allocations {
-                    // As it is now, not as it was when the question was put.
-                    if let Some(allocation) =
-                        ledger.allocation(allocation.id).filter(|now| now.ending.is_none())
-                    {
-                        draft.end(allocation, Ending::Forgotten, "forgotten by a person", system.now())?;
-                    }
+                for allocation in &target.allocations {
+                    draft.end(allocation, Ending::Forgotten, "forgotten by a person", system.now())?;
                 }
-                if for_step.whole {
-                    draft.put_repository(Repository { watched: false, ..(*for_step.repository).clone() });
-                    draft.revoke(for_step.repository.id);
+                if target.whole {
+                    draft.put_repository(Repository { watched: false, ..(*target.repository).clone() });
+                    draft.revoke(target.repository.id);
                 }
-                Ok((Some(Decision { ledger: draft.ledger, records: draft.records, seen: None }), ()))
+                let decision = Decision { ledger: draft.ledger, records: draft.records, seen: None };
+                Ok((Some(decision), Some(target)))
             })
             .await
-            .map_err(|error| write_problem(&error))?;
-        if for_files.whole {
-            self.0.reconciler.forget(&for_files.repository.common_dir);
+            .map_err(|error| write_problem(&error))?
+            .ok_or_else(unknown)?;
+        if target.whole {
+            self.0.reconciler.forget(&target.repository.common_dir);
         }
-        for allocation in &for_files.allocations {
+        for allocation in &target.allocations {
             allocation_file::remove(&allocation.git_dir);
             if allocation.compose.is_some() {
                 compose_override::remove(&allocation.git_dir);
             }
         }
         self.0.reconciler.notice_stale();
-        Ok(forgotten)
+        Ok(target.on_the_wire())
     }
 }
 

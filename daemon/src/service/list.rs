@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wtd_protocol::{PathText, PortConflict, Problem, ProblemType, Repository, State, Worktree};
 
@@ -16,6 +16,10 @@ use crate::wire;
 
 /// How long a list waits for a look at worktrees that were missing when last seen.
 const PATIENCE: Duration = Duration::from_millis(200);
+
+/// How long a list waits for git where only git knows the branch (reftable): for all worktrees together, so that one
+/// repository that keeps git waiting hides branches and nothing else.
+const BRANCHES: Duration = Duration::from_secs(1);
 
 /// How many released allocations are listed: the latest.
 const RELEASED: u32 = 1000;
@@ -34,10 +38,11 @@ impl Service {
         let reconciler = self.0.reconciler.clone();
         let look = move || {
             let listeners = Listeners::read().ok();
+            let deadline = Instant::now() + BRANCHES;
             wanted
                 .iter()
                 .map(|allocation| {
-                    let mut worktree = worktree(&snapshot, allocation, listeners.as_ref());
+                    let mut worktree = worktree(&snapshot, allocation, listeners.as_ref(), deadline);
                     let troubles = reconciler.env_files().troubles(allocation);
                     worktree.allocation.warnings.extend(troubles.into_iter().map(|trouble| trouble.what));
                     worktree
@@ -93,7 +98,7 @@ impl Service {
         let looks: tokio::task::JoinSet<_> = watched
             .map(|repository| {
                 let (reconciler, common_dir) = (self.0.reconciler.clone(), repository.common_dir.clone());
-                async move { reconciler.reconcile_now(&common_dir, None).await }
+                async move { reconciler.look_again(&common_dir).await }
             })
             .collect();
         // Whatever takes longer than this is told of as it was; a list never hangs on a disk that does.
@@ -147,8 +152,13 @@ fn repository_on_the_wire(
     }
 }
 
-/// The allocation with what can be seen of its worktree now. Blocks.
-fn worktree(snapshot: &Snapshot, allocation: &Arc<Allocation>, listeners: Option<&Listeners>) -> Worktree {
+/// The allocation with what can be seen of its worktree now. Blocks, on git until `deadline`.
+fn worktree(
+    snapshot: &Snapshot,
+    allocation: &Arc<Allocation>,
+    listeners: Option<&Listeners>,
+    deadline: Instant,
+) -> Worktree {
     let common_dir =
         snapshot.ledger.repository(allocation.repository).map(|repository| repository.common_dir.clone());
     let common_dir = common_dir.unwrap_or_else(|| allocation.git_dir.clone());
@@ -170,7 +180,7 @@ fn worktree(snapshot: &Snapshot, allocation: &Arc<Allocation>, listeners: Option
     let warnings = wire.warnings.iter().cloned().chain(about_compose).collect();
     let is_locked = || allocation.git_dir.join("locked").symlink_metadata().is_ok();
     Worktree {
-        branch: if is_live { branch(&allocation.git_dir) } else { None },
+        branch: if is_live { branch(&allocation.git_dir, deadline) } else { None },
         // Looked at here, since of a missing worktree nothing was sighted.
         locked: is_live && !allocation.is_main() && is_locked(),
         allocation: wtd_protocol::Allocation { warnings, ..wire },

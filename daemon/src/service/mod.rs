@@ -21,7 +21,7 @@ use crate::gc::Gc;
 use crate::reconciler::Reconciler;
 use crate::registry::{WriteError, Writer};
 use crate::reload::{ReloadError, Reloader};
-use crate::store::History;
+use crate::store::{History, Place};
 
 /// The daemon's services; clones are handles to the same ones.
 #[derive(Debug, Clone)]
@@ -44,8 +44,8 @@ pub struct Parts {
     pub gc: Gc,
     /// The daemon's configuration.
     pub reloader: Reloader,
-    /// The registry's file.
-    pub registry: PathBuf,
+    /// The registry's files.
+    pub registry: Place,
     /// The socket.
     pub socket: PathBuf,
     /// Who made the socket: `systemd` or `self`.
@@ -88,7 +88,7 @@ impl Service {
             version: wtd_protocol::VERSION.to_owned(),
             pid: std::process::id(),
             uptime_seconds: self.0.started.elapsed().as_secs(),
-            registry: PathText::of(&self.0.registry).text,
+            registry: PathText::of(&self.0.registry.path).text,
             socket: PathText::of(&self.0.socket).text,
             socket_from: self.0.socket_from.to_owned(),
             repositories: snapshot.ledger.repositories().filter(|repository| repository.watched).count(),
@@ -103,6 +103,9 @@ impl Service {
     /// What doesn't work as it should.
     fn degraded(&self) -> Vec<String> {
         let mut degraded = Vec::new();
+        if let Err(error) = self.0.registry.check() {
+            degraded.push(error.to_string());
+        }
         let polled = self.0.reconciler.polled().len();
         if polled > 0 {
             let limit = self.0.reconciler.watches().and_then(crate::watch::Watches::limit);

@@ -31,8 +31,16 @@ impl Service {
         if let Some(answer) = found.known(&self.0.writer.glance()) {
             return Ok(answer);
         }
-        let common_dir = self.look_at(&found).await?;
+        let looked = self.look_at(&found).await;
         let snapshot = self.0.writer.snapshot();
+        let common_dir = match looked {
+            Ok(common_dir) => common_dir,
+            // What could not be recorded can be about any other worktree of the repository.
+            Err(problem) if problem.kind == ProblemType::RegistryUnavailable => {
+                return found.recorded(&snapshot).ok_or(problem);
+            }
+            Err(problem) => return Err(problem),
+        };
         if let Some(allocation) = snapshot.ledger.of_git_dir(found.identity)
             && allocation.state == State::Active
             && let Some(answer) = snapshot.answer(allocation.id)
@@ -135,14 +143,24 @@ pub(super) struct Found {
 }
 
 impl Found {
+    /// The allocation of this very git dir, at this path.
+    fn allocation<'s>(&self, snapshot: &'s Snapshot) -> Option<&'s Arc<Allocation>> {
+        let root = self.discovered.root.as_deref()?;
+        snapshot.ledger.of_git_dir(self.identity).filter(|known| {
+            known.state == State::Active && known.path == root && known.git_dir == self.discovered.git_dir
+        })
+    }
+
+    /// The answer for a worktree that is recorded, and whose git dir's birth says that it is the same one.
+    fn recorded(&self, snapshot: &Snapshot) -> Option<Bytes> {
+        self.identity.born_ns?;
+        snapshot.answer(self.allocation(snapshot)?.id).cloned()
+    }
+
     /// The answer for a worktree that is known, at this path, and as it was when last seen.
     fn known(&self, snapshot: &Snapshot) -> Option<Bytes> {
-        let allocation =
-            snapshot.ledger.of_git_dir(self.identity).filter(|known| known.state == State::Active)?;
+        let allocation = self.allocation(snapshot)?;
         let root = self.discovered.root.as_deref()?;
-        if allocation.path != root || allocation.git_dir != self.discovered.git_dir {
-            return None;
-        }
         let seen = snapshot.sighting(allocation.id)?.dot_git;
         let now = files::dot_git_stamp(root)?;
         if seen.is_unchanged(now.identity, now.modified_ns) {

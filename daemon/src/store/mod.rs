@@ -16,7 +16,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{Connection, Row};
 use wtd_protocol::{Change, State};
 
-pub use open::{Registry, describe, open};
+pub use open::{Place, Registry, check_directory, describe, lock_file, open};
 
 use crate::domain::allocation::{Moment, Repository};
 use crate::domain::draft::Record;
@@ -34,6 +34,14 @@ pub enum StoreError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// The state directory is another user's, or open to others.
+    #[error("the state directory {} is not ours alone ({why}); set WTD_STATE_DIR to one that is", path.display())]
+    ForeignDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Its path is not UTF-8, which SQLite needs.
     #[error("the registry's path {} is not UTF-8; set WTD_STATE_DIR to one that is", .0.display())]
     NotUtf8(PathBuf),
@@ -47,7 +55,9 @@ pub enum StoreError {
         path: PathBuf,
         /// Who has it; empty where it does not say.
         holder: String,
-        /// Whether that one serves the socket that we were to serve.
+        /// The socket that it serves; empty where it does not say.
+        socket: PathBuf,
+        /// Whether that is the socket that we were to serve.
         serves_our_socket: bool,
     },
     /// Not a registry, or one that is damaged.
@@ -137,7 +147,7 @@ impl Registry {
         ledger: &Ledger,
         now: Moment,
     ) -> Result<Vec<Change>, StoreError> {
-        self.check_in_place()?;
+        self.place().check()?;
         let written = write(&mut self.connection, records, ledger, now).await;
         if written.is_err() {
             // SQLite rolls back by itself when the disk is full or fails (its "Transaction Control", 2.3). sqlx
@@ -149,8 +159,10 @@ impl Registry {
 
     /// Ends the connection, leaving one file.
     pub async fn close(self) -> Result<(), StoreError> {
+        let place = self.place().clone();
         self.connection.close().await?;
-        Ok(())
+        let path = place.path.clone();
+        place.withdraw_log().map_err(|source| StoreError::StateDirectory { path, source })
     }
 }
 

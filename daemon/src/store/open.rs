@@ -3,8 +3,9 @@
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
@@ -16,6 +17,10 @@ static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
 /// The file in the state directory.
 const FILE_NAME: &str = "registry.db";
+
+/// A symbolic link in place of a file of ours is not followed (open(2)).
+#[allow(clippy::cast_possible_wrap, reason = "the flag is a small number")]
+const NO_FOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
 
 /// `PRAGMA application_id` of a registry: "wtd" and a zero.
 const APPLICATION_ID: i32 = 0x7774_6400;
@@ -30,6 +35,9 @@ const SERVING: &str = " serving ";
 pub fn describe(socket: &Path) -> String {
     format!("wtd with process id {}{SERVING}{}", std::process::id(), socket.display())
 }
+
+/// How long a daemon without a socket has to make one, or to let go of the registry.
+const VACATING: Duration = Duration::from_secs(1);
 
 /// File systems of the network and of user space, by `statfs` magic (statfs(2)): SQLite's WAL needs shared memory
 /// and locks that these don't give for sure.
@@ -48,12 +56,52 @@ const NETWORK_FILE_SYSTEMS: [u64; 8] = [
 #[derive(Debug)]
 pub struct Registry {
     pub(super) connection: SqliteConnection,
-    path: PathBuf,
-    /// Device and inode of the file that was opened.
-    file: (u64, u64),
+    place: Place,
     options: SqliteConnectOptions,
     /// Held as long as the registry is open; the kernel lets go of it whatever becomes of the process.
     _lock: File,
+}
+
+/// The registry's files, as they were when they were opened.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The registry's file.
+    pub path: PathBuf,
+    /// Its write-ahead log.
+    log: PathBuf,
+    /// Device and inode of both, where they were there.
+    opened: [Option<(u64, u64)>; 2],
+}
+
+impl Place {
+    fn of(path: &Path) -> Self {
+        let mut log = path.as_os_str().to_owned();
+        log.push("-wal");
+        let mut place = Self { path: path.to_owned(), log: log.into(), opened: [None; 2] };
+        place.opened = place.now();
+        place
+    }
+
+    fn now(&self) -> [Option<(u64, u64)>; 2] {
+        let identity = |path: &Path| path.metadata().ok().map(|there| (there.dev(), there.ino()));
+        [identity(&self.path), identity(&self.log)]
+    }
+
+    /// Takes the log away from a file that has taken the registry's place: it is not that one's, and SQLite would take
+    /// it for that. Called when the registry is closed.
+    pub(super) fn withdraw_log(&self) -> std::io::Result<()> {
+        let ([file, log], [file_now, log_now]) = (self.opened, self.now());
+        if file_now.is_some() && file_now != file && log.is_some() && log_now == log {
+            std::fs::remove_file(&self.log)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the files are those that were opened: SQLite goes on writing to one that was unlinked, and says nothing.
+    pub fn check(&self) -> Result<(), StoreError> {
+        let in_place = self.opened.iter().zip(self.now()).all(|(then, now)| then.is_none() || *then == now);
+        if in_place { Ok(()) } else { Err(StoreError::Replaced(self.path.clone())) }
+    }
 }
 
 /// Opens the registry in `state_dir`, making it on the first start. `self_description` is what another daemon that
@@ -61,6 +109,7 @@ pub struct Registry {
 pub async fn open(state_dir: &Path, self_description: &str) -> Result<Registry, StoreError> {
     let state_directory = |source| StoreError::StateDirectory { path: state_dir.to_owned(), source };
     DirBuilder::new().recursive(true).mode(0o700).create(state_dir).map_err(state_directory)?;
+    check_directory(state_dir)?;
     let path = state_dir.join(FILE_NAME);
     if path.to_str().is_none() {
         return Err(StoreError::NotUtf8(path));
@@ -71,33 +120,48 @@ pub async fn open(state_dir: &Path, self_description: &str) -> Result<Registry, 
     if NETWORK_FILE_SYSTEMS.contains(&(file_system.f_type as u64 & 0xffff_ffff)) {
         return Err(StoreError::NetworkFileSystem(path));
     }
-    let lock = lock_with_holder(state_dir, &path, self_description).await?;
-    let options = SqliteConnectOptions::new()
+    let lock = lock_with_holder(&path, self_description).await?;
+    let careful = SqliteConnectOptions::new()
         .filename(&path)
         .create_if_missing(false)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .foreign_keys(true)
         .busy_timeout(Duration::from_secs(2))
         .pragma("trusted_schema", "OFF")
         .pragma("cell_size_check", "ON");
+    let options = careful
+        .clone()
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true);
     match path.try_exists() {
         Ok(true) => check_header(&path)?,
         Ok(false) => create(&path, &options).await?,
         Err(source) => return Err(state_directory(source)),
     }
+    check(&path, &careful.read_only(true)).await?;
     let mut connection = connect(&path, &options).await?;
-    check_library(&mut connection).await?;
-    check_content(&path, &mut connection).await?;
     migrate(&path, &mut connection).await?;
-    let metadata = path.metadata().map_err(state_directory)?;
-    Ok(Registry { connection, file: (metadata.dev(), metadata.ino()), path, options, _lock: lock })
+    Ok(Registry { connection, place: Place::of(&path), options, _lock: lock })
+}
+
+/// Whether what is there is a registry that this version can use. Looked at without leave to write: whoever opens a
+/// database for writing brings its log home when they close it, whatever they think of the content.
+async fn check(path: &Path, options: &SqliteConnectOptions) -> Result<(), StoreError> {
+    let mut connection = connect(path, options).await?;
+    check_library(&mut connection).await?;
+    check_content(path, &mut connection).await?;
+    version(path, &mut connection).await?;
+    connection.close().await.map_err(StoreError::from)
 }
 
 impl Registry {
     /// The registry's file.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.place.path
+    }
+
+    /// The registry's files.
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
     /// A reader of the history, beside this connection.
@@ -119,37 +183,50 @@ impl Registry {
     }
 
     pub(super) fn corrupt(&self, why: String) -> StoreError {
-        StoreError::Corrupt { path: self.path.clone(), why }
-    }
-
-    /// SQLite goes on writing to a file that was unlinked, and says nothing.
-    pub(super) fn check_in_place(&self) -> Result<(), StoreError> {
-        let in_place = self.path.metadata().is_ok_and(|now| (now.dev(), now.ino()) == self.file);
-        if in_place { Ok(()) } else { Err(StoreError::Replaced(self.path.clone())) }
+        StoreError::Corrupt { path: self.place.path.clone(), why }
     }
 }
 
-/// As [`lock`]. A holder that has only just taken the lock is given a moment to say who it is.
-async fn lock_with_holder(
-    state_dir: &Path,
-    registry: &Path,
-    self_description: &str,
-) -> Result<File, StoreError> {
-    for _ in 0..50 {
-        match lock(state_dir, registry, self_description) {
-            Err(StoreError::Held { holder, .. }) if holder.is_empty() => {
-                tokio::time::sleep(Duration::from_millis(2)).await;
+/// The lock beside a registry.
+pub fn lock_file(registry: &Path) -> PathBuf {
+    registry.with_extension("lock")
+}
+
+/// In a directory that others can write, what lies there need not be ours: a lock can be a link to anything.
+pub fn check_directory(state_dir: &Path) -> Result<(), StoreError> {
+    let there = state_dir
+        .metadata()
+        .map_err(|source| StoreError::StateDirectory { path: state_dir.to_owned(), source })?;
+    let foreign = |why: String| Err(StoreError::ForeignDirectory { path: state_dir.to_owned(), why });
+    if there.uid() != rustix::process::geteuid().as_raw() {
+        return foreign(format!("uid {} owns it", there.uid()));
+    }
+    if there.mode() & 0o002 != 0 {
+        return foreign(format!("its mode is {:o}", there.mode() & 0o7777));
+    }
+    Ok(())
+}
+
+/// As [`lock`]. A holder that has only just taken the lock is given a moment to say who it is and to make its socket; one
+/// whose socket is gone notices that now, and ends (see [`crate::vacancy`]).
+async fn lock_with_holder(registry: &Path, self_description: &str) -> Result<File, StoreError> {
+    let end = Instant::now() + VACATING;
+    loop {
+        match lock(registry, self_description) {
+            Err(StoreError::Held { socket, .. })
+                if Instant::now() < end && UnixStream::connect(&socket).is_err() =>
+            {
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
             settled => return settled,
         }
     }
-    lock(state_dir, registry, self_description)
 }
 
 /// Takes the lock beside the registry. It lies there and not in the runtime directory, so that two daemons with
 /// different runtime directories still meet.
-fn lock(state_dir: &Path, registry: &Path, self_description: &str) -> Result<File, StoreError> {
-    let path = state_dir.join("registry.lock");
+fn lock(registry: &Path, self_description: &str) -> Result<File, StoreError> {
+    let path = lock_file(registry);
     let failed = |source| StoreError::StateDirectory { path: path.clone(), source };
     let mut lock = OpenOptions::new()
         .read(true)
@@ -157,6 +234,7 @@ fn lock(state_dir: &Path, registry: &Path, self_description: &str) -> Result<Fil
         .create(true)
         .truncate(false)
         .mode(0o600)
+        .custom_flags(NO_FOLLOW)
         .open(&path)
         .map_err(failed)?;
     match lock.try_lock() {
@@ -167,10 +245,11 @@ fn lock(state_dir: &Path, registry: &Path, self_description: &str) -> Result<Fil
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
             (&lock).take(1024).read_to_string(&mut holder).map_err(failed)?;
-            let socket =
-                |description: &str| description.split_once(SERVING).map(|(_, socket)| socket.to_owned());
-            let serves_our_socket = holder.is_empty() || socket(&holder) == socket(self_description);
-            Err(StoreError::Held { path: registry.to_owned(), holder, serves_our_socket })
+            let socket_of =
+                |description: &str| description.split_once(SERVING).map(|(_, socket)| PathBuf::from(socket));
+            let (socket, ours) = (socket_of(&holder).unwrap_or_default(), socket_of(self_description));
+            let serves_our_socket = holder.is_empty() || ours.as_ref() == Some(&socket);
+            Err(StoreError::Held { path: registry.to_owned(), holder, socket, serves_our_socket })
         }
         Err(TryLockError::Error(source)) => Err(failed(source)),
     }
@@ -260,17 +339,25 @@ async fn check_content(path: &Path, connection: &mut SqliteConnection) -> Result
     if verdict == "ok" { Ok(()) } else { Err(corrupt(verdict)) }
 }
 
+/// The version that this one brings a registry to.
+fn newest() -> i64 {
+    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default()
+}
+
+/// The schema's version, unless that is a later one than we know.
+async fn version(path: &Path, connection: &mut SqliteConnection) -> Result<i64, StoreError> {
+    let row = sqlx::query("SELECT COALESCE(MAX(version), 0) FROM _sqlx_migrations")
+        .fetch_one(connection)
+        .await
+        .map_err(|error| damage(path, error))?;
+    let version: i64 = row.try_get(0)?;
+    if version > newest() { Err(StoreError::Newer { path: path.to_owned(), version }) } else { Ok(version) }
+}
+
 /// Brings an older registry up to date, after a copy of it was put aside.
 async fn migrate(path: &Path, connection: &mut SqliteConnection) -> Result<(), StoreError> {
-    let row = sqlx::query("SELECT COALESCE(MAX(version), 0) FROM _sqlx_migrations")
-        .fetch_one(&mut *connection)
-        .await?;
-    let version: i64 = row.try_get(0)?;
-    let newest = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default();
-    if version > newest {
-        return Err(StoreError::Newer { path: path.to_owned(), version });
-    }
-    if version < newest {
+    let version = version(path, connection).await?;
+    if version < newest() {
         let copy = path.with_extension(format!("db.{version}"));
         match std::fs::remove_file(&copy) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {

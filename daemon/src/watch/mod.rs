@@ -6,6 +6,7 @@
 pub mod interest;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -13,6 +14,9 @@ use notify::{ErrorKind, Event, EventKind, RecommendedWatcher, RecursiveMode, Wat
 use tracing::{debug, warn};
 
 pub use interest::Role;
+
+/// How many watches are set or dropped before others are let in.
+const AT_A_TIME: usize = 64;
 
 /// What an event tells the rest of the daemon.
 pub trait Listener: Send + Sync + 'static {
@@ -36,6 +40,8 @@ pub enum Limit {
 /// The watches of all repositories, on one inotify instance.
 pub struct Watches {
     watcher: Mutex<Option<RecommendedWatcher>>,
+    /// Held by the one who is next to have the watcher.
+    turn: Mutex<()>,
     index: Arc<RwLock<Index>>,
     limit: Mutex<Option<Limit>>,
 }
@@ -49,10 +55,62 @@ impl std::fmt::Debug for Watches {
 /// Who wants which directory watched, and why.
 #[derive(Debug, Default)]
 struct Index {
-    by_path: HashMap<PathBuf, Vec<(PathBuf, Role)>>,
+    by_path: HashMap<PathBuf, Owners>,
     by_key: HashMap<PathBuf, BTreeSet<(PathBuf, Role)>>,
     /// Watched paths whose directory may have been replaced since the watch was set.
     suspect: HashSet<PathBuf>,
+}
+
+/// Who wants one directory watched. Thousands of worktrees can be awaited in one directory, and each event there has to
+/// be told from the others at once.
+#[derive(Debug, Default)]
+struct Owners {
+    /// By the name that is awaited.
+    awaiting: HashMap<PathBuf, BTreeSet<PathBuf>>,
+    others: BTreeSet<(PathBuf, Role)>,
+}
+
+impl Owners {
+    fn insert(&mut self, key: &Path, role: &Role) {
+        match role {
+            Role::Awaiting(name) => {
+                self.awaiting.entry(name.clone()).or_default().insert(key.to_owned());
+            }
+            other => drop(self.others.insert((key.to_owned(), other.clone()))),
+        }
+    }
+
+    fn remove(&mut self, key: &Path, role: &Role) {
+        match role {
+            Role::Awaiting(name) => {
+                if let Some(keys) = self.awaiting.get_mut(name) {
+                    keys.remove(key);
+                    if keys.is_empty() {
+                        self.awaiting.remove(name);
+                    }
+                }
+            }
+            other => drop(self.others.remove(&(key.to_owned(), other.clone()))),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.awaiting.is_empty() && self.others.is_empty()
+    }
+
+    /// The keys that an event on `child` (none: on the directory itself) concerns.
+    fn concerned(&self, child: Option<&OsStr>, kind: EventKind) -> impl Iterator<Item = &PathBuf> {
+        let others = self.others.iter().filter(move |(_, role)| role.concerns(child, kind));
+        let awaited = match child {
+            Some(child) => self.awaiting.get_key_value(Path::new(child)).into_iter().collect::<Vec<_>>(),
+            None => self.awaiting.iter().collect(),
+        };
+        let awaiting = awaited
+            .into_iter()
+            .filter(move |(name, _)| Role::Awaiting((*name).clone()).concerns(child, kind))
+            .flat_map(|(_, keys)| keys);
+        others.map(|(key, _)| key).chain(awaiting)
+    }
 }
 
 /// What setting a key's watches came to.
@@ -83,7 +141,7 @@ impl Watches {
                 (None, Some(limit))
             }
         };
-        Self { watcher: Mutex::new(watcher), index, limit: Mutex::new(limit) }
+        Self { watcher: Mutex::new(watcher), turn: Mutex::default(), index, limit: Mutex::new(limit) }
     }
 
     /// The limit that was reached, if one was.
@@ -99,35 +157,59 @@ impl Watches {
     /// Watches exactly these directories for `key`. Blocks for some 80 µs for each watch that is set.
     pub fn set(&self, key: &Path, wanted: BTreeSet<(PathBuf, Role)>) -> Set {
         let (to_watch, to_drop) = self.index_mut(|index| index.replace(key, wanted));
-        let mut watcher = lock(&self.watcher);
-        let Some(watcher) = watcher.as_mut() else { return Set { added: false, complete: false } };
-        for path in to_drop {
-            // The watch is gone by itself where its directory is.
-            drop(watcher.unwatch(&path));
-        }
         let mut set = Set { added: false, complete: true };
-        for path in to_watch {
-            match watcher.watch(&path, RecursiveMode::NonRecursive) {
-                Ok(()) => set.added = true,
-                Err(error) => {
-                    self.index_mut(|index| index.suspect.insert(path.clone()));
-                    match error.kind {
-                        ErrorKind::MaxFilesWatch => {
-                            set.complete = false;
-                            self.reached(Limit::Watches);
-                        }
-                        // It went away again; the read that follows will see that.
-                        ErrorKind::PathNotFound => {}
-                        _ => {
-                            let is_gone = matches!(&error.kind, ErrorKind::Io(why) if why.kind() == std::io::ErrorKind::NotFound);
-                            set.complete &= is_gone;
-                            debug!(path = %path.display(), error = &error as &dyn std::error::Error, "not watched");
-                        }
-                    }
+        // Others wait for the watcher too: one who has thousands of watches to set lets them in between.
+        for paths in to_drop.chunks(AT_A_TIME) {
+            let mut watcher = self.watcher();
+            let Some(watcher) = watcher.as_mut() else { return Set { added: false, complete: false } };
+            for path in paths {
+                // Another key can have come to want it since; then its watch has been set, or will be.
+                if !self.is_wanted(path) {
+                    // The watch is gone by itself where its directory is.
+                    drop(watcher.unwatch(path));
                 }
             }
         }
+        for paths in to_watch.chunks(AT_A_TIME) {
+            let mut watcher = self.watcher();
+            let Some(watcher) = watcher.as_mut() else { return Set { added: false, complete: false } };
+            for path in paths {
+                match watcher.watch(path, RecursiveMode::NonRecursive) {
+                    Ok(()) => set.added = true,
+                    Err(error) => set.complete &= self.failed(path, &error),
+                }
+            }
+        }
+        set.complete &= lock(&self.watcher).is_some();
         set
+    }
+
+    /// The watcher, in turn: a mutex alone goes to whoever has just let go of it.
+    fn watcher(&self) -> MutexGuard<'_, Option<RecommendedWatcher>> {
+        let _next = lock(&self.turn);
+        lock(&self.watcher)
+    }
+
+    /// A path could not be watched; true when that is as it should be.
+    fn failed(&self, path: &Path, error: &notify::Error) -> bool {
+        self.index_mut(|index| index.suspect.insert(path.to_owned()));
+        match &error.kind {
+            ErrorKind::MaxFilesWatch => {
+                self.reached(Limit::Watches);
+                false
+            }
+            // It went away again; the read that follows will see that.
+            ErrorKind::PathNotFound => true,
+            ErrorKind::Io(why) if why.kind() == std::io::ErrorKind::NotFound => true,
+            _ => {
+                debug!(path = %path.display(), error = error as &dyn std::error::Error, "not watched");
+                false
+            }
+        }
+    }
+
+    fn is_wanted(&self, path: &Path) -> bool {
+        self.index.read().unwrap_or_else(PoisonError::into_inner).by_path.contains_key(path)
     }
 
     /// Watches nothing for `key` any more.
@@ -153,7 +235,7 @@ impl Index {
         let mut to_drop = Vec::new();
         for (path, role) in before.difference(&wanted) {
             if let Some(owners) = self.by_path.get_mut(path) {
-                owners.retain(|(owner, as_role)| owner != key || as_role != role);
+                owners.remove(key, role);
                 if owners.is_empty() {
                     self.by_path.remove(path);
                     self.suspect.remove(path);
@@ -167,11 +249,12 @@ impl Index {
             if owners.is_empty() {
                 to_watch.push(path.clone());
             }
-            owners.push((key.to_owned(), role.clone()));
+            owners.insert(key, role);
         }
         if !self.suspect.is_empty() {
+            let new: HashSet<PathBuf> = to_watch.iter().cloned().collect();
             for (path, _) in &wanted {
-                if self.suspect.remove(path) && !to_watch.contains(path) {
+                if self.suspect.remove(path) && !new.contains(path) {
                     to_watch.push(path.clone());
                 }
             }
@@ -185,12 +268,11 @@ impl Index {
     }
 
     /// The keys that an event on `path` concerns.
-    fn concerned(&self, path: &Path, kind: EventKind) -> Vec<PathBuf> {
-        let itself = self.by_path.get(path).into_iter().flatten().map(|owner| (owner, None));
+    fn concerned(&self, path: &Path, kind: EventKind) -> BTreeSet<PathBuf> {
+        let itself = self.by_path.get(path).into_iter().flat_map(|owners| owners.concerned(None, kind));
         let above = path.parent().and_then(|parent| self.by_path.get(parent));
-        let child = above.into_iter().flatten().map(|owner| (owner, path.file_name()));
-        let concerned = itself.chain(child).filter(|((_, role), name)| role.concerns(*name, kind));
-        concerned.map(|((key, _), _)| key.clone()).collect()
+        let child = above.into_iter().flat_map(|owners| owners.concerned(path.file_name(), kind));
+        itself.chain(child).cloned().collect()
     }
 }
 

@@ -71,6 +71,16 @@ fn a_directory_that_still_points_at_a_pruned_entry_is_said_to() {
 }
 
 #[test]
+fn a_directory_that_points_at_nothing_may_still_be_the_worktree() {
+    let it = Known::new();
+    fs::remove_dir_all(&it.recorded.git_dir).unwrap();
+    // As after the repository was moved, the worktree repaired from there, and the entry deleted.
+    fs::write(it.linked.join(".git"), "gitdir: /nowhere/.git/worktrees/linked\n").unwrap();
+    let absence = it.absence().unwrap();
+    assert_eq!((absence.directory, absence.git), (DirectoryLook::StillPointsBack, GitAnswer::NotAsked));
+}
+
+#[test]
 fn a_successor_at_the_same_path_does_not_keep_a_removed_worktree_listed() {
     let it = Known::new();
     it.remove();

@@ -51,7 +51,7 @@ fn no_file_of_a_repository_can_hold_up_a_look() {
             // Whatever comes of these is an answer, and comes at once.
             drop(discover(&linked));
             drop(discover(&git_dir));
-            drop(wtd::git::branch(&git_dir));
+            drop(wtd::git::branch(&git_dir, soon()));
         }
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tempfile::TempDir;
 use wtd::domain::identity::AllocationId;
@@ -116,6 +116,11 @@ pub(crate) fn has_git(major: u32, minor: u32, test: &str) -> bool {
     enough
 }
 
+/// When git has to have answered.
+pub(crate) fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
 /// Looks at a repository of which nothing is recorded.
 pub(crate) fn look(common_dir: &Path) -> Observation {
     look_with(common_dir, &[]).observation
@@ -143,6 +148,7 @@ fn look_at(common_dir: &Path, root_hint: Option<&Path>, recorded: &[Recorded], m
         claims: &|id| recorded.iter().find(|recorded| recorded.id == id).cloned(),
         memory: memory.into(),
         load_project: &|root, _, _| Project::named(&root.to_string_lossy()),
+        ask_git: &|common_dir| Some(wtd::git::ask::worktree_paths(common_dir)),
     })
 }
 

@@ -128,6 +128,14 @@ impl<'s> Daemon<'s> {
         self.child.id()
     }
 
+    /// Resident memory, in KiB (`VmRSS`, `proc_pid_status(5)`).
+    #[track_caller]
+    pub(crate) fn resident_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
         kill_process(pid, signal).unwrap();
@@ -137,6 +145,16 @@ impl<'s> Daemon<'s> {
     pub(crate) fn kill9(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// Waits until it ends by itself, or by what was done to it.
+    #[track_caller]
+    pub(crate) fn await_end(mut self) -> ExitStatus {
+        until("the daemon ends", || self.child.try_wait().unwrap(), Option::is_some).unwrap()
     }
 
     /// SIGTERM, after which it has to end well.
@@ -168,6 +186,11 @@ impl<'s> Daemon<'s> {
     pub(crate) fn http(&self, method: &str, target: &str, body: Option<&Value>) -> Answer {
         http::exchange(&self.sandbox.socket(), method, target, body)
             .unwrap_or_else(|error| panic!("{method} {target}: {error}\n{}", self.log()))
+    }
+
+    /// As [`Daemon::http`], of one that may not answer.
+    pub(crate) fn try_http(&self, method: &str, target: &str, body: Option<&Value>) -> io::Result<Answer> {
+        http::exchange(&self.sandbox.socket(), method, target, body)
     }
 
     #[track_caller]

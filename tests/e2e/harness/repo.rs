@@ -100,6 +100,13 @@ impl<'s> Repo<'s> {
         PathBuf::from(text.strip_suffix('\n').unwrap())
     }
 
+    /// The git dir that the `.git` file of the worktree at `path` names; git is not asked.
+    pub(crate) fn git_dir_of(&self, path: &Path) -> PathBuf {
+        let bytes = fs::read(path.join(".git")).unwrap();
+        let named = bytes.strip_prefix(b"gitdir: ").unwrap().trim_ascii_end();
+        self.path.join(OsStr::from_bytes(named))
+    }
+
     /// The worktrees, as git lists them.
     #[track_caller]
     pub(crate) fn worktrees(&self) -> Vec<Listed> {

@@ -9,15 +9,23 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 /// Looks again and again, after pauses of 2 to 50 ms, until `is_so` of what `look` gives; fails with the last look
 /// after [`DEADLINE`].
 #[track_caller]
-pub(crate) fn until<T: Debug>(what: &str, mut look: impl FnMut() -> T, is_so: impl Fn(&T) -> bool) -> T {
+pub(crate) fn until<T: Debug>(what: &str, look: impl FnMut() -> T, is_so: impl Fn(&T) -> bool) -> T {
+    reaches(look, is_so)
+        .unwrap_or_else(|seen| panic!("waited {DEADLINE:?} for: {what}\nlast seen: {seen:#?}"))
+}
+
+/// As [`until`], but gives the last look as an error.
+pub(crate) fn reaches<T>(mut look: impl FnMut() -> T, is_so: impl Fn(&T) -> bool) -> Result<T, T> {
     let end = Instant::now() + DEADLINE;
     let mut pause = Duration::from_millis(2);
     loop {
         let seen = look();
         if is_so(&seen) {
-            return seen;
+            return Ok(seen);
         }
-        assert!(Instant::now() < end, "waited {DEADLINE:?} for: {what}\nlast seen: {seen:#?}");
+        if Instant::now() >= end {
+            return Err(seen);
+        }
         wait(pause);
         pause = (pause * 2).min(Duration::from_millis(50));
     }
