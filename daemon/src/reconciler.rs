@@ -21,7 +21,7 @@ use crate::domain::observation::{
 use crate::domain::project::Project;
 use crate::domain::reconcile::{Outcome, reconcile};
 use crate::env_files::EnvFiles;
-use crate::git::ask::{self, AskError};
+use crate::git::ask::{self, AskError, Listing};
 use crate::git::{Fingerprint, Look, Memory, ObserveRequest, files, observe};
 use crate::project_file;
 use crate::registry::writer::System;
@@ -530,7 +530,7 @@ impl Reconciler {
     }
 
     /// Asks git which worktrees a repository has; none when it has to be asked later.
-    fn ask_git(&self, common_dir: &Path) -> Option<Result<Vec<PathBuf>, AskError>> {
+    fn ask_git(&self, common_dir: &Path) -> Option<Listing> {
         let hung = lock(&self.0.hung).get(common_dir).copied();
         if hung.is_some_and(|at| at.elapsed() < RESPITE) {
             return Some(Err(AskError::Timeout));

@@ -312,7 +312,7 @@ fn a_repository_cannot_have_files_written_outside_of_itself() {
     until(
         "the files are written",
         || git_dirs[1].join("wtd.json").symlink_metadata().unwrap(),
-        |file| file.is_file(),
+        fs::Metadata::is_file,
     );
     sandbox.client(["forget", "-y", repo.path.to_str().unwrap()]).ok();
     assert_eq!(fs::read(&victim).unwrap(), b"mine\n");

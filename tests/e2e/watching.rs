@@ -344,7 +344,9 @@ fn a_repository_that_is_restored_file_by_file_is_noticed() {
     daemon.await_state(&one, "missing");
     // Slow enough to be met in the middle.
     let restored = ["", ".git", ".git/objects", ".git/worktrees"].map(|part| repo.path.join(part));
-    restored.iter().for_each(|directory| fs::create_dir(directory).unwrap());
+    for directory in restored {
+        fs::create_dir(directory).unwrap();
+    }
     let mut events = daemon.events(None);
     Ran::of(sandbox.command("cp").arg("-a").arg(backup.join(".")).arg(&repo.path)).ok();
     while events.next().data["allocation"]["state"] != "active" {}

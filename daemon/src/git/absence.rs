@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::ask::AskError;
+use super::ask::Listing;
 use super::entry::{answers_for, is_same};
 use super::files::{self, Unreadable};
 use super::fingerprint::{Covered, Marks};
@@ -30,7 +30,7 @@ pub(super) struct Seen<'a> {
 pub(super) fn absences(
     recorded: &[Recorded],
     seen: &Seen<'_>,
-    ask_git: &dyn Fn(&Path) -> Option<Result<Vec<PathBuf>, AskError>>,
+    ask_git: &dyn Fn(&Path) -> Option<Listing>,
     covered: &mut Covered,
     marks: &mut Marks,
 ) -> HashMap<AllocationId, Absence> {
@@ -108,11 +108,7 @@ fn speaks_for_removal(recorded: &Recorded, directory: &DirectoryLook, seen: &See
 
 /// `git worktree list` shows no ids, and a path may be a new worktree's by now. So the path counts as listed
 /// when it is listed more often than there are entries that name it.
-fn answer(
-    recorded: &Recorded,
-    listing: &Result<Vec<PathBuf>, AskError>,
-    observed: &[&ObservedWorktree],
-) -> GitAnswer {
+fn answer(recorded: &Recorded, listing: &Listing, observed: &[&ObservedWorktree]) -> GitAnswer {
     match listing {
         Ok(listed) => {
             let listed = listed.iter().filter(|&path| links::canonical(path) == recorded.path).count();

@@ -60,9 +60,12 @@ pub enum AskError {
     Malformed,
 }
 
+/// What git says when it is asked for a repository's worktrees.
+pub type Listing = Result<Vec<PathBuf>, AskError>;
+
 /// The root directories that git lists for the repository, each as often as it is listed. The first is the
 /// main worktree's, or the git dir where git knows no better (`git-worktree(1)`, "LIST OUTPUT FORMAT").
-pub fn worktree_paths(common_dir: &Path) -> Result<Vec<PathBuf>, AskError> {
+pub fn worktree_paths(common_dir: &Path) -> Listing {
     let deadline = Instant::now() + TIMEOUT;
     let output = ask(OsStr::new("git"), common_dir, &["worktree", "list", "--porcelain", "-z"], deadline)?;
     parse(&output)
@@ -77,7 +80,7 @@ pub(super) fn branch(git_dir: &Path, deadline: Instant) -> Result<String, AskErr
     Ok(String::from_utf8_lossy(output.trim_ascii_end()).into_owned())
 }
 
-fn parse(output: &[u8]) -> Result<Vec<PathBuf>, AskError> {
+fn parse(output: &[u8]) -> Listing {
     // Each attribute ends in NUL, and each record in one more.
     let Some(records) = output.strip_suffix(b"\0\0") else { return Err(AskError::Malformed) };
     let mut paths = Vec::new();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::absence::{self, Seen};
-use super::ask::AskError;
+use super::ask::Listing;
 use super::entry::Looker;
 use super::files::{self, Unreadable};
 use super::fingerprint::{Covered, Fingerprint};
@@ -35,7 +35,7 @@ pub struct ObserveRequest<'a> {
     /// dir.
     pub load_project: &'a dyn Fn(&Path, Option<&Path>, &Path) -> Project,
     /// Asks git which worktrees the repository has; none where it can't be asked now, and has to be later.
-    pub ask_git: &'a dyn Fn(&Path) -> Option<Result<Vec<PathBuf>, AskError>>,
+    pub ask_git: &'a dyn Fn(&Path) -> Option<Listing>,
 }
 
 impl fmt::Debug for ObserveRequest<'_> {
