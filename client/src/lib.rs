@@ -27,6 +27,8 @@ mod environment;
 mod error;
 mod events;
 mod fallback;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod git;
 mod hook;
 mod init;

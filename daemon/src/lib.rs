@@ -11,6 +11,8 @@ pub mod databases;
 pub mod domain;
 pub mod engine;
 pub mod env_files;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod gc;
 pub mod git;
 pub mod http;

@@ -5,7 +5,7 @@
 //! nothing before a person has trusted the file's content (`domain::trust`). Whatever is wrong in it is a line among
 //! the project's warnings, and what is right in it is used.
 
-mod parsing;
+pub(crate) mod parsing;
 
 use std::path::{Path, PathBuf};
 

@@ -80,7 +80,7 @@ pub(super) fn branch(git_dir: &Path, deadline: Instant) -> Result<String, AskErr
     Ok(String::from_utf8_lossy(output.trim_ascii_end()).into_owned())
 }
 
-fn parse(output: &[u8]) -> Listing {
+pub(crate) fn parse(output: &[u8]) -> Listing {
     // Each attribute ends in NUL, and each record in one more.
     let Some(records) = output.strip_suffix(b"\0\0") else { return Err(AskError::Malformed) };
     let mut paths = Vec::new();

@@ -12,7 +12,7 @@ use crate::domain::identity::FileIdentity;
 /// The root directory that `<admin dir>/gitdir` names; none while it is empty.
 ///
 /// As git does, white space at the end is dropped, and a path that is not absolute is the admin dir's.
-pub(super) fn root_from_gitdir(bytes: &[u8], admin_dir: &Path) -> Option<PathBuf> {
+pub(crate) fn root_from_gitdir(bytes: &[u8], admin_dir: &Path) -> Option<PathBuf> {
     let path = bytes.trim_ascii_end();
     if path.is_empty() {
         return None;
@@ -26,7 +26,7 @@ pub(super) fn root_from_gitdir(bytes: &[u8], admin_dir: &Path) -> Option<PathBuf
 ///
 /// Only line ends are dropped at the end, as git does: an id may end in white space that is not ASCII, which
 /// `gix_discover::parse::gitdir` cuts off.
-pub(super) fn git_dir_from_dot_git(bytes: &[u8], root: &Path) -> Option<PathBuf> {
+pub(crate) fn git_dir_from_dot_git(bytes: &[u8], root: &Path) -> Option<PathBuf> {
     let mut path = bytes.strip_prefix(b"gitdir: ")?;
     while let Some(rest) = path.strip_suffix(b"\n").or_else(|| path.strip_suffix(b"\r")) {
         path = rest;
@@ -35,7 +35,7 @@ pub(super) fn git_dir_from_dot_git(bytes: &[u8], root: &Path) -> Option<PathBuf>
 }
 
 /// The path in `<git dir>/commondir`, which is the git dir's own when not absolute; none while it is empty.
-pub(super) fn common_dir_from(bytes: &[u8], git_dir: &Path) -> Option<PathBuf> {
+pub(crate) fn common_dir_from(bytes: &[u8], git_dir: &Path) -> Option<PathBuf> {
     let path = bytes.trim_ascii_end();
     (!path.is_empty()).then(|| git_dir.join(PathBuf::from(OsString::from_vec(path.to_vec()))))
 }

@@ -15,7 +15,7 @@ mod absence;
 mod claim;
 mod entry;
 mod git_dir;
-mod links;
+pub(crate) mod links;
 mod main_worktree;
 
 pub use discover::{DiscoverError, Discovered, discover, discover_settled};

@@ -30,7 +30,7 @@ type Key<'t> = Spanned<DeString<'t>>;
 type Value<'t> = Spanned<DeValue<'t>>;
 
 /// What `bytes`, the content of `file`, make of the built-in values.
-pub(super) fn parse(built_in: Project, file: &Path, bytes: &[u8]) -> Project {
+pub(crate) fn parse(built_in: Project, file: &Path, bytes: &[u8]) -> Project {
     let mut parser = Parser { project: built_in, text: bytes, complaints: Vec::new() };
     match std::str::from_utf8(bytes) {
         Err(error) => {
