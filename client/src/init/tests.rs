@@ -110,6 +110,11 @@ fn services_that_are_called_as_tools_are_give_no_variable_that_those_obey() {
     assert_eq!(lines(&project)[1..4], ["APP_2B_PORT = 3002", "APP_GIT_PORT = 3001", "APP_NODE_PORT = 3000"]);
 }
 
+/// As Compose prints the mount of a named volume.
+fn mount(source: &str) -> Value {
+    json!({ "type": "volume", "source": source, "target": "/x" })
+}
+
 #[test]
 fn the_database_has_db_host_port_its_volume_and_its_name() {
     let service = |ports: Value, environment: Value| {
@@ -117,8 +122,9 @@ fn the_database_has_db_host_port_its_volume_and_its_name() {
             "api": { "image": "x", "ports": ["8003:8003"] },
             "store": { "image": "docker.io/timescale/timescaledb:2", "ports": ports, "environment": environment,
                 "volumes": [{ "type": "volume", "source": "pgdata", "target": "/var/lib/postgresql/data" }] },
-            "exporter": { "image": "example/postgres-exporter", "ports": ["9187:9187"] },
-        }, "volumes": { "pgdata": null, "redis_data": { "name": "x" }, "Upper": {}, "outside": { "external": true } } })
+            "exporter": { "image": "example/postgres-exporter", "ports": ["9187:9187"],
+                "volumes": [mount("redis_data"), mount("Upper"), mount("outside")] },
+        }, "volumes": { "unused": null, "pgdata": null, "redis_data": { "name": "x" }, "Upper": {}, "outside": { "external": true } } })
     };
     assert_eq!(
         lines(&service(json!(["9000:9000", "5433:5432"]), json!({ "POSTGRES_DB": "app" }))),
@@ -145,7 +151,8 @@ fn the_database_has_db_host_port_its_volume_and_its_name() {
 
 #[test]
 fn volumes_are_called_as_the_file_calls_them_else_after_their_key() {
-    let project = json!({ "services": { "web": { "ports": ["${CACHE_VOLUME:-3000}:1"] } }, "volumes": {
+    let mounts: Vec<Value> = ["db_data", "one", "cache", "a-b.c", "redis_data"].map(mount).into();
+    let project = json!({ "services": { "web": { "ports": ["${CACHE_VOLUME:-3000}:1"], "volumes": mounts } }, "volumes": {
         "db_data": { "name": "${DB_VOLUME:-x}" },
         "one": { "name": "${REDIS_VOLUME:-redis_data}" },
         "cache": null,
