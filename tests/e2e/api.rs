@@ -253,14 +253,22 @@ fn events_go_on_after_the_last_one_that_was_seen() {
     let second = live.next();
     assert_eq!((second.data["allocation"]["path"].clone(), second.id), (json!(one), first.id + 1));
     repo.remove(&one);
-    let gone = [live.next(), live.next()];
-    assert_eq!(gone.clone().map(|event| event.kind), ["stale", "released"]);
+    let mut told = vec![second];
+    while told.last().is_none_or(|event| event.kind != "released") {
+        told.push(live.next());
+    }
+    // git deletes the directory before its own entry, and may be seen in between.
+    let kinds: Vec<&str> =
+        told.iter().map(|event| event.kind.as_str()).filter(|kind| *kind != "missing").collect();
+    assert_eq!(kinds, ["allocated", "stale", "released"]);
     daemon.terminate();
     assert!(live.next_until(Instant::now() + DEADLINE).is_none());
 
     let daemon = sandbox.daemon();
     let mut resumed = daemon.events(Some(first.id));
-    assert_eq!([resumed.next(), resumed.next(), resumed.next()], [second, gone[0].clone(), gone[1].clone()]);
+    for event in told {
+        assert_eq!(resumed.next(), event);
+    }
     let two = repo.add("two");
     assert_eq!(resumed.next().data["allocation"]["path"], json!(two), "and then live");
     let bad = "GET /v1/events HTTP/1.1\r\nHost: wtd\r\nConnection: close\r\nLast-Event-ID: x\r\n\r\n";

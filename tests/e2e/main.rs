@@ -55,6 +55,8 @@ mod neighbours;
 #[cfg(test)]
 mod offsets;
 #[cfg(test)]
+mod openapi;
+#[cfg(test)]
 mod overload;
 #[cfg(test)]
 mod postgres;

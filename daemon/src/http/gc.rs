@@ -20,7 +20,7 @@ pub(super) const MAX_BODY: usize = 8 * 1024 * 1024;
 
 /// Lists what removed worktrees left and what would become of it; with `dry_run: false`, drops what is to be dropped.
 #[utoipa::path(post, path = "/v1/gc", request_body = GcRequest, responses(
-    (status = 200, description = "the plan, or what came of it; with `progress`, one GcEvent a line as application/x-ndjson, the report last", body = GcReport),
+    (status = 200, description = "the plan, or what came of it; with `progress`, one GcEvent a line, the report last", content((GcReport = "application/json"), (GcEvent = "application/x-ndjson"))),
     (status = "4XX", description = "not a request, or another gc is under way (409)", body = Problem, content_type = "application/problem+json"),
     (status = "5XX", description = "the container engine or the registry can't be asked", body = Problem, content_type = "application/problem+json"),
 ))]
