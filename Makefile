@@ -4,7 +4,7 @@ PREFIX ?= $(HOME)/.local
 export PREFIX DESTDIR UNITDIR QUICK
 
 .DEFAULT_GOAL := help
-.PHONY: help build install uninstall demo test bench fuzz lint
+.PHONY: help build install uninstall demo test bench soak fuzz lint
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | while IFS='	' read -r goal what; do \
@@ -27,6 +27,9 @@ test: ## Run every test
 
 bench: ## Measure every number that wtd promises, and write BENCHMARKS.md (QUICK=1: about a minute)
 	@scripts/bench
+
+soak: ## Run for MINUTES each (60) the tests that gain by time
+	@scripts/soak $(MINUTES)
 
 fuzz: ## Make up input for every parser of foreign bytes (SECONDS=10 for each)
 	@scripts/fuzz $(SECONDS)

@@ -111,3 +111,21 @@ fn every_page_with_a_command_is_run_by_a_test() {
         );
     }
 }
+
+#[test]
+fn every_test_that_the_page_on_reliability_names_is_there() {
+    let page = fs::read_to_string(documents().join("reliability.md")).unwrap();
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e");
+    let is_word = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    let named: Vec<(&str, &str)> = page
+        .split('`')
+        .filter_map(|code| code.split_once("::"))
+        .filter(|(a, b)| is_word(a) && is_word(b))
+        .collect();
+    assert!(named.len() > 40, "{named:?}");
+    for (module, test) in named {
+        let files = [format!("{module}.rs"), format!("{module}/mod.rs")];
+        let source = files.iter().find_map(|file| fs::read_to_string(tests.join(file)).ok());
+        assert!(source.is_some_and(|text| text.contains(&format!("fn {test}()"))), "{module}::{test}");
+    }
+}

@@ -11,6 +11,8 @@ mod api;
 #[cfg(test)]
 mod booted;
 #[cfg(test)]
+mod churn;
+#[cfg(test)]
 mod client;
 #[cfg(test)]
 mod compose;
