@@ -7,6 +7,7 @@
 mod clients;
 mod daemon;
 mod databases;
+mod growth;
 mod hook;
 mod http;
 mod load;
@@ -86,6 +87,7 @@ fn main() -> anyhow::Result<()> {
     watching::measure(&mut report, &programs, scratch.path(), effort)?;
     databases::measure(&mut report, &programs, scratch.path(), effort)?;
     scale::measure(&mut report, &programs, scratch.path(), effort)?;
+    growth::measure(&mut report, &programs, scratch.path(), effort)?;
 
     report.print_summary();
     if let Some(file) = &arguments.write {

@@ -11,6 +11,7 @@ pub(crate) struct Report {
     quick: bool,
     rows: Vec<Row>,
     tables: Vec<Table>,
+    charts: Vec<Chart>,
     remarks: Vec<String>,
 }
 
@@ -31,9 +32,18 @@ pub(crate) struct Table {
     pub(crate) rows: Vec<Vec<String>>,
 }
 
+/// A curve.
+#[derive(Debug)]
+pub(crate) struct Chart {
+    pub(crate) title: String,
+    pub(crate) x_axis: String,
+    /// What stands below each point, and its height.
+    pub(crate) points: Vec<(String, f64)>,
+}
+
 impl Report {
     pub(crate) const fn new(machine: Vec<(String, String)>, quick: bool) -> Self {
-        Self { machine, quick, rows: Vec::new(), tables: Vec::new(), remarks: Vec::new() }
+        Self { machine, quick, rows: Vec::new(), tables: Vec::new(), charts: Vec::new(), remarks: Vec::new() }
     }
 
     /// A figure that may be at most `bar`, both in `unit`.
@@ -79,6 +89,10 @@ impl Report {
         self.tables.push(table);
     }
 
+    pub(crate) fn chart(&mut self, chart: Chart) {
+        self.charts.push(chart);
+    }
+
     pub(crate) fn print_summary(&self) {
         let missed: Vec<_> = self.rows.iter().filter(|row| row.verdict != "met").collect();
         line(&format!("\n{} of {} bars met", self.rows.len() - missed.len(), self.rows.len()));
@@ -114,6 +128,12 @@ impl Report {
             writeln_to(&mut text, &format!("\n## {}\n", table.title));
             push_table(&mut text, &table.header, table.rows.iter().cloned());
         }
+        if !self.charts.is_empty() {
+            text.push_str("\n## Curves\n");
+        }
+        for chart in &self.charts {
+            push_chart(&mut text, chart);
+        }
         if !self.remarks.is_empty() {
             text.push_str("\n## Remarks\n\n");
             for remark in &self.remarks {
@@ -130,6 +150,22 @@ fn push_table(text: &mut String, header: &[String], rows: impl Iterator<Item = V
     for row in rows {
         writeln_to(text, &format!("| {} |", row.join(" | ")));
     }
+}
+
+/// As Mermaid draws it (Mermaid documentation, "XY Chart").
+fn push_chart(text: &mut String, chart: &Chart) {
+    let names: Vec<&str> = chart.points.iter().map(|(name, _)| name.as_str()).collect();
+    let heights: Vec<String> = chart.points.iter().map(|(_, height)| number(*height)).collect();
+    let highest = chart.points.iter().map(|(_, height)| *height).fold(0.0, f64::max);
+    let (title, x_axis, top) = (&chart.title, &chart.x_axis, number(highest * 1.1));
+    let (names, heights) = (names.join(", "), heights.join(", "));
+    writeln_to(
+        text,
+        &format!(
+            "\n```mermaid\nxychart-beta\n    title \"{title}\"\n    x-axis \"{x_axis}\" [{names}]\n    \
+             y-axis 0 --> {top}\n    line [{heights}]\n```"
+        ),
+    );
 }
 
 fn writeln_to(text: &mut String, line: &str) {

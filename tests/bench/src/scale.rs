@@ -108,8 +108,8 @@ pub(crate) fn measure(
 }
 
 /// A daemon that watches some repositories. The first is git's own work, the others are written by hand.
-struct Fleet {
-    daemon: Daemon,
+pub(crate) struct Fleet {
+    pub(crate) daemon: Daemon,
     state: PathBuf,
     /// The repository in which worktrees are added.
     real: PathBuf,
@@ -118,16 +118,16 @@ struct Fleet {
 }
 
 /// What a daemon takes that has nothing to do.
-struct Idle {
+pub(crate) struct Idle {
     time: Duration,
-    resident: f64,
+    pub(crate) resident: f64,
     proportional: f64,
     cpu: Duration,
     wake_ups: u64,
 }
 
 impl Fleet {
-    fn new(
+    pub(crate) fn new(
         programs: &Programs,
         directory: &Path,
         repositories: usize,
@@ -179,11 +179,16 @@ impl Fleet {
     /// How long a worktree's first answer takes.
     fn first_answer(&self) -> anyhow::Result<Duration> {
         let begin = Instant::now();
-        ask_once(&self.daemon.socket, &put_worktree(&self.last)?)?;
+        ask_once(&self.daemon.socket, &self.known()?)?;
         Ok(begin.elapsed())
     }
 
-    fn idle(&self, effort: Effort) -> anyhow::Result<Idle> {
+    /// The request for a worktree that has an allocation.
+    pub(crate) fn known(&self) -> anyhow::Result<Vec<u8>> {
+        put_worktree(&self.last)
+    }
+
+    pub(crate) fn idle(&self, effort: Effort) -> anyhow::Result<Idle> {
         let time = Duration::from_secs(effort.choose(10, 4) as u64);
         self.daemon.settle()?;
         let used = self.daemon.used_in(time)?;
@@ -197,7 +202,7 @@ impl Fleet {
     }
 
     /// The CPU time that the daemon spends on one `git worktree add`: the median, one at a time.
-    fn event_cost(&self, effort: Effort) -> anyhow::Result<Duration> {
+    pub(crate) fn event_cost(&self, effort: Effort) -> anyhow::Result<Duration> {
         let events = follow(&self.daemon)?;
         let mut costs = Vec::new();
         for number in 0..effort.choose(40, 15) {
