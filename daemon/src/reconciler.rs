@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -75,6 +76,8 @@ struct Inner {
     queue: Mutex<Queue>,
     wake: Notify,
     overflowed: Notify,
+    /// Watches may have ended of which no event has told.
+    lost_events: AtomicBool,
     permits: Arc<Semaphore>,
     /// For those of them that have git asked.
     asking: Semaphore,
@@ -96,6 +99,8 @@ struct Inner {
 pub trait RootsListener: Send + Sync + std::fmt::Debug {
     /// Something came or went below `root`; false when it is no root.
     fn changed(&self, root: &Path) -> bool;
+    /// Something may have come or gone below every root.
+    fn all_changed(&self);
 }
 
 /// What the last look at a repository left behind.
@@ -211,6 +216,7 @@ impl Listener for Inner {
 
     fn overflowed(&self) {
         warn!("inotify lost events, looking everywhere");
+        self.lost_events.store(true, Ordering::Release);
         self.overflowed.notify_one();
     }
 }
@@ -224,6 +230,7 @@ impl Reconciler {
             queue: Mutex::default(),
             wake: Notify::new(),
             overflowed: Notify::new(),
+            lost_events: AtomicBool::new(false),
             permits: Arc::new(Semaphore::new(AT_ONCE)),
             asking: Semaphore::new(ASKING),
             hung: Mutex::default(),
@@ -376,6 +383,12 @@ impl Reconciler {
             };
             if everywhere {
                 last_resync = Instant::now();
+                if self.0.lost_events.swap(false, Ordering::AcqRel) {
+                    self.renew_watches().await;
+                    if let Some(roots) = &*lock(&self.0.roots) {
+                        roots.all_changed();
+                    }
+                }
                 for key in self.polled() {
                     self.mark(&key);
                 }
@@ -387,6 +400,18 @@ impl Reconciler {
             } else {
                 self.mark_changed(self.polled().into_iter().collect()).await;
             }
+        }
+    }
+
+    async fn renew_watches(&self) {
+        let this = self.clone();
+        let renew = move || {
+            for key in this.watches().map(Watches::renew).unwrap_or_default() {
+                this.0.dirty(&key);
+            }
+        };
+        if let Err(error) = tokio::task::spawn_blocking(renew).await {
+            warn!(error = &error as &dyn std::error::Error, "watches not renewed");
         }
     }
 
@@ -457,6 +482,14 @@ impl Reconciler {
             if after.ledger.at_common_dir(displaced).is_none() {
                 self.forget(displaced);
             }
+        }
+        if !seen.displaced.is_empty()
+            && let Some(watches) = self.watches()
+        {
+            // A directory has one watch, whatever its name (inotify_add_watch(2)): dropping the one at the old path of
+            // what was moved here ends the one that the look has set.
+            watches.distrust(key);
+            self.mark(key);
         }
         if seen.repository.is_none() {
             self.forget(key);

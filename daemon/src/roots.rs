@@ -49,6 +49,13 @@ impl RootsListener for Roots {
         }
         state.dropped.contains(root)
     }
+
+    fn all_changed(&self) {
+        let mut state = self.state();
+        let configured = state.configured.clone();
+        state.changed.extend(configured);
+        self.wake.notify_one();
+    }
 }
 
 /// What a search below a root found.

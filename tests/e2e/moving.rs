@@ -98,6 +98,24 @@ fn a_repository_that_was_moved_keeps_its_allocations_at_the_first_request_from_t
 }
 
 #[test]
+fn a_repository_that_is_asked_about_the_moment_it_was_moved_is_watched() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.daemon();
+    let mut repo = sandbox.repo("app");
+    let before = daemon.put(&repo.path)["id"].clone();
+    for round in 0..20 {
+        let moved = sandbox.path(format!("app-{round}"));
+        fs::rename(&repo.path, &moved).unwrap();
+        assert_eq!(daemon.put(&moved)["id"], before);
+        repo = Repo::at(&sandbox, &moved);
+        let one = repo.add(&format!("one-{round}"));
+        daemon.await_state(&one, "active");
+        repo.remove(&one);
+        daemon.await_state(&one, "released");
+    }
+}
+
+#[test]
 fn a_renamed_directory_above_everything_changes_no_offset() {
     let sandbox = Sandbox::new();
     let daemon = sandbox.daemon();

@@ -186,6 +186,53 @@ fn events_that_the_kernel_dropped_are_made_up_for() {
 }
 
 #[test]
+fn a_repository_that_was_made_anew_among_lost_events_is_watched() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.daemon();
+    let (noisy, repo) = (sandbox.repo("noisy"), sandbox.repo("app"));
+    daemon.put(&noisy.path);
+    daemon.put(&repo.path);
+    if !can_overflow_queue() {
+        return;
+    }
+    daemon.sigstop();
+    overflow_queue(&noisy.path.join(".git")).unwrap();
+    // The kernel ends the watches of what is deleted, and the event that tells of it is lost.
+    fs::remove_dir_all(&repo.path).unwrap();
+    let repo = sandbox.repo("app");
+    daemon.sigcont();
+    daemon.await_list("the new one has been seen", |rows| {
+        rows.iter().filter(|row| row.exact_path() == repo.path).count() == 2
+    });
+    let one = repo.add("one");
+    assert!(daemon.await_agreement(&repo).find(&one).is_some());
+}
+
+#[test]
+fn a_directory_that_is_moved_away_and_back_is_watched_with_all_below_it() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.daemon();
+    let (repo, other) = (sandbox.repo("app"), sandbox.repo("other"));
+    daemon.put(&repo.path);
+    daemon.put(&other.path);
+    // One that is waited for beside the repository, so that what comes and goes there is heard of.
+    let gone = repo.add("gone");
+    daemon.await_agreement(&repo);
+    fs::remove_dir_all(&gone).unwrap();
+    daemon.await_state(&gone, "missing");
+    let away = sandbox.path("away");
+    fs::rename(&repo.path, &away).unwrap();
+    fs::rename(&away, &repo.path).unwrap();
+    // What happened before this has been looked at when this is known.
+    let elsewhere = other.add("elsewhere");
+    daemon.await_state(&elsewhere, "active");
+    // The list looks itself, so what is noticed without it is what events tell of.
+    let mut events = daemon.events(None);
+    let one = repo.add("one");
+    assert_eq!(events.next().data["allocation"]["path"], one.to_str().unwrap());
+}
+
+#[test]
 fn at_the_limit_of_inotify_repositories_are_polled_and_doctor_says_so() {
     if !require::user_namespaces() {
         return;
@@ -283,6 +330,25 @@ fn repositories_under_a_root_are_found_at_start_and_when_they_appear() {
     fs::create_dir_all(code.join("later/deeper")).unwrap();
     let later = clone(&old, &code.join("later/deeper/app"), "--no-hardlinks");
     daemon.await_state(&later.path, "active");
+}
+
+#[test]
+fn a_repository_that_appeared_under_a_root_among_lost_events_is_found() {
+    let sandbox = Sandbox::new();
+    let code = sandbox.path("code");
+    fs::create_dir(&code).unwrap();
+    sandbox.configure(&format!("engine = \"none\"\nprobe = false\nroots = [{code:?}]\n"));
+    let daemon = sandbox.daemon();
+    let old = sandbox.repo("code/old");
+    daemon.await_state(&old.path, "active");
+    if !can_overflow_queue() {
+        return;
+    }
+    daemon.sigstop();
+    overflow_queue(&old.path.join(".git")).unwrap();
+    let new = sandbox.repo("code/new");
+    daemon.sigcont();
+    daemon.await_state(&new.path, "active");
 }
 
 #[test]

@@ -5,8 +5,9 @@
 
 pub mod interest;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -55,7 +56,8 @@ impl std::fmt::Debug for Watches {
 /// Who wants which directory watched, and why.
 #[derive(Debug, Default)]
 struct Index {
-    by_path: HashMap<PathBuf, Owners>,
+    /// In order, so that what is below a path can be told.
+    by_path: BTreeMap<PathBuf, Owners>,
     by_key: HashMap<PathBuf, BTreeSet<(PathBuf, Role)>>,
     /// Watched paths whose directory may have been replaced since the watch was set.
     suspect: HashSet<PathBuf>,
@@ -96,6 +98,10 @@ impl Owners {
 
     fn is_empty(&self) -> bool {
         self.awaiting.is_empty() && self.others.is_empty()
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &PathBuf> {
+        self.awaiting.values().flatten().chain(self.others.iter().map(|(key, _)| key))
     }
 
     /// The keys that an event on `child` (none: on the directory itself) concerns.
@@ -212,6 +218,35 @@ impl Watches {
         self.index.read().unwrap_or_else(PoisonError::into_inner).by_path.contains_key(path)
     }
 
+    /// Sets every watch anew: among events that were lost can be those that tell of a directory's end, and so of its
+    /// watch's. Gives the keys that want something watched which is not there any more. Blocks, as [`Watches::set`] does.
+    pub fn renew(&self) -> BTreeSet<PathBuf> {
+        let paths: Vec<PathBuf> = self.index_mut(|index| index.by_path.keys().cloned().collect());
+        let mut concerned = BTreeSet::new();
+        for paths in paths.chunks(AT_A_TIME) {
+            let mut watcher = self.watcher();
+            let Some(watcher) = watcher.as_mut() else { return concerned };
+            for path in paths.iter().filter(|path| self.is_wanted(path)) {
+                if let Err(error) = watcher.watch(path, RecursiveMode::NonRecursive) {
+                    self.failed(path, &error);
+                    self.index_mut(|index| {
+                        let owners = index.by_path.get(path).into_iter();
+                        concerned.extend(owners.flat_map(Owners::keys).cloned());
+                    });
+                }
+            }
+        }
+        concerned
+    }
+
+    /// Has the watches of `key` set anew the next time that it says what it wants.
+    pub fn distrust(&self, key: &Path) {
+        self.index_mut(|index| {
+            let wanted = index.by_key.get(key).into_iter().flatten();
+            index.suspect.extend(wanted.map(|(path, _)| path.clone()));
+        });
+    }
+
     /// Watches nothing for `key` any more.
     pub fn remove(&self, key: &Path) {
         self.set(key, BTreeSet::new());
@@ -267,6 +302,12 @@ impl Index {
         (to_watch, to_drop)
     }
 
+    /// What is watched at `path` and below it.
+    fn at_and_below(&self, path: &Path) -> impl Iterator<Item = (&PathBuf, &Owners)> {
+        let from = (Bound::Included(path), Bound::Unbounded);
+        self.by_path.range::<Path, _>(from).take_while(move |(below, _)| below.starts_with(path))
+    }
+
     /// The keys that an event on `path` concerns.
     fn concerned(&self, path: &Path, kind: EventKind) -> BTreeSet<PathBuf> {
         let itself = self.by_path.get(path).into_iter().flat_map(|owners| owners.concerned(None, kind));
@@ -291,16 +332,18 @@ fn on_event(event: notify::Result<Event>, index: &RwLock<Index>, listener: &dyn 
         return;
     }
     for path in &event.paths {
-        let (concerned, replaced) = {
+        let (mut concerned, is_replaced) = {
             let index = index.read().unwrap_or_else(PoisonError::into_inner);
-            let concerned = index.concerned(path, event.kind);
-            let replaced = !concerned.is_empty()
-                && interest::can_replace(event.kind)
-                && index.by_path.contains_key(path);
-            (concerned, replaced)
+            let is_replaced = interest::can_replace(event.kind) && index.by_path.contains_key(path);
+            (index.concerned(path, event.kind), is_replaced)
         };
-        if replaced {
-            index.write().unwrap_or_else(PoisonError::into_inner).suspect.insert(path.clone());
+        if is_replaced {
+            // With a directory that goes, `notify` drops every watch below it, and no event tells of that.
+            let mut index = index.write().unwrap_or_else(PoisonError::into_inner);
+            let (suspect, keys): (Vec<_>, Vec<_>) =
+                index.at_and_below(path).map(|(path, owners)| (path.clone(), owners.keys())).unzip();
+            concerned.extend(keys.into_iter().flatten().cloned());
+            index.suspect.extend(suspect);
         }
         for key in concerned {
             listener.dirty(&key);
