@@ -284,6 +284,24 @@ fn sigterm_ends_the_daemon_in_order_and_sigkill_leaves_nothing_in_the_way() {
 }
 
 #[test]
+fn a_child_of_a_killed_daemon_that_has_not_become_git_yet_is_waited_for() {
+    let sandbox = Sandbox::new();
+    sandbox.daemon().kill9();
+    // What such a child still has: the lock, which names the daemon that is no more, and the socket.
+    let lock = fs::File::open(sandbox.registry().with_extension("lock")).unwrap();
+    lock.try_lock().unwrap();
+    fs::remove_file(sandbox.socket()).unwrap();
+    let socket = UnixListener::bind(sandbox.socket()).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            drop(socket.accept());
+            drop((socket, lock));
+        });
+        sandbox.daemon().terminate();
+    });
+}
+
+#[test]
 fn a_socket_directory_that_others_can_write_is_refused() {
     let sandbox = Sandbox::new();
     let directory = sandbox.path("run/wtd");

@@ -7,6 +7,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{Connection, Row};
@@ -31,9 +33,20 @@ const OLDEST_SQLITE: [u32; 3] = [3, 51, 3];
 /// What stands before the socket in a daemon's description of itself.
 const SERVING: &str = " serving ";
 
+/// What stands before the process id in it.
+const WITH_ID: &str = "wtd with process id ";
+
 /// How a daemon describes itself to another one that wants the same registry.
 pub fn describe(socket: &Path) -> String {
-    format!("wtd with process id {}{SERVING}{}", std::process::id(), socket.display())
+    format!("{WITH_ID}{}{SERVING}{}", std::process::id(), socket.display())
+}
+
+/// Whether the daemon that described itself so is no more. One in another PID namespace can't be seen either.
+fn has_ended(description: &str) -> bool {
+    let id = description.strip_prefix(WITH_ID).and_then(|rest| rest.split_once(SERVING)).map(|(id, _)| id);
+    id.and_then(|id| id.parse().ok())
+        .and_then(Pid::from_raw)
+        .is_some_and(|id| test_kill_process(id) == Err(Errno::SRCH))
 }
 
 /// How long a daemon without a socket has to make one, or to let go of the registry.
@@ -208,13 +221,14 @@ pub fn check_directory(state_dir: &Path) -> Result<(), StoreError> {
 }
 
 /// As [`lock`]. A holder that has only just taken the lock is given a moment to say who it is and to make its socket; one
-/// whose socket is gone notices that now, and ends (see [`crate::vacancy`]).
+/// whose socket is gone notices that now, and ends (see [`crate::vacancy`]). Of one that was killed while it started git,
+/// lock and socket live on in that child until it becomes git (fork(2), `O_CLOEXEC` in open(2)).
 async fn lock_with_holder(registry: &Path, self_description: &str) -> Result<File, StoreError> {
     let end = Instant::now() + VACATING;
     loop {
         match lock(registry, self_description) {
-            Err(StoreError::Held { socket, .. })
-                if Instant::now() < end && UnixStream::connect(&socket).is_err() =>
+            Err(StoreError::Held { socket, holder, .. })
+                if Instant::now() < end && (UnixStream::connect(&socket).is_err() || has_ended(&holder)) =>
             {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
