@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::claim;
 use super::files::{self, DotGitMarks, ReadError, Unreadable};
@@ -39,7 +39,7 @@ pub(super) struct Looker<'a> {
     common_dir: &'a Path,
     worktrees: PathBuf,
     request: &'a ObserveRequest<'a>,
-    now: SystemTime,
+    now_ns: i64,
     local: HashMap<u64, bool>,
     /// The project that was loaded last; most worktrees of a repository have the same.
     project: Option<Arc<Project>>,
@@ -57,7 +57,7 @@ impl<'a> Looker<'a> {
             common_dir,
             worktrees: common_dir.join("worktrees"),
             request,
-            now: SystemTime::now(),
+            now_ns: files::now_ns(),
             local: HashMap::new(),
             project: None,
         }
@@ -228,11 +228,7 @@ impl<'a> Looker<'a> {
 
     /// A time in the future is a clock's that was set back: nothing to wait for.
     fn is_fresh(&self, metadata: &Metadata) -> bool {
-        let age = |time: SystemTime| match self.now.duration_since(time) {
-            Ok(age) => age,
-            Err(ahead) => ahead.duration(),
-        };
-        metadata.modified().is_ok_and(|time| age(time) < FRESH)
+        u128::from(self.now_ns.abs_diff(files::modified_ns(metadata))) < FRESH.as_nanos()
     }
 }
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::domain::identity::FileIdentity;
 
@@ -157,6 +158,13 @@ pub fn identity_of(metadata: &Metadata) -> FileIdentity {
         inode: metadata.ino(),
         born_ns: born.and_then(|time| i64::try_from(time.as_nanos()).ok()),
     }
+}
+
+/// The time by the clock that files get their times from, in nanoseconds since 1970. Asked of the kernel itself: what a
+/// process is told can differ.
+pub fn now_ns() -> i64 {
+    let now = clock_gettime(ClockId::RealtimeCoarse);
+    now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec)
 }
 
 /// Time of the last change of the content, in nanoseconds since 1970.

@@ -11,7 +11,6 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::time::{ClockId, clock_gettime};
 use sha2::{Digest as _, Sha256};
 use wtd_protocol::{allocation_file, compose};
 
@@ -127,10 +126,7 @@ pub(super) struct Marks {
 impl Marks {
     /// Begins a look now.
     pub(super) fn new() -> Self {
-        // The clock that files get their times from.
-        let now = clock_gettime(ClockId::RealtimeCoarse);
-        let now_ns = now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec);
-        Self { digest: Sha256::new(), racy_from_ns: now_ns.saturating_sub(RACY_NS), racy: false }
+        Self { digest: Sha256::new(), racy_from_ns: files::now_ns().saturating_sub(RACY_NS), racy: false }
     }
 
     /// The common dir and what in it bears on every worktree. A commit changes the time of the common dir,
