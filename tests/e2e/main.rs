@@ -21,6 +21,8 @@ mod compose_api;
 #[cfg(test)]
 mod concurrency;
 #[cfg(test)]
+mod crash_model;
+#[cfg(test)]
 mod database_modes;
 #[cfg(test)]
 mod database_servers;

@@ -1,6 +1,6 @@
 //! The daemon's server-sent events (HTML Standard, 9.2).
 
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io::{self, BufRead as _, BufReader, ErrorKind, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::DEADLINE;
 
 /// One event.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Event {
     pub(crate) id: i64,
     pub(crate) kind: String,
@@ -18,7 +18,13 @@ pub(crate) struct Event {
 }
 
 /// A stream of events that is being followed.
-pub(crate) struct Events(BufReader<UnixStream>);
+pub(crate) struct Events {
+    stream: BufReader<UnixStream>,
+    /// What has come of the next line.
+    line: Vec<u8>,
+    /// What has come of the next event.
+    event: Event,
+}
 
 impl Events {
     /// Follows changes from now on, or after the one numbered `last`. Once this returns, no change is missed.
@@ -27,7 +33,7 @@ impl Events {
         let mut stream = UnixStream::connect(socket).unwrap();
         let resume = last.map(|last| format!("Last-Event-ID: {last}\r\n")).unwrap_or_default();
         write!(stream, "GET /v1/events HTTP/1.0\r\nHost: wtd\r\n{resume}\r\n").unwrap();
-        let mut events = Self(BufReader::new(stream));
+        let mut events = Self { stream: BufReader::new(stream), line: Vec::new(), event: Event::default() };
         let end = Instant::now() + DEADLINE;
         let status = events.line(end).unwrap().unwrap();
         assert!(status.contains(" 200 "), "{status}");
@@ -35,15 +41,15 @@ impl Events {
         events
     }
 
-    /// The next event until `end`; none when the time is over or the stream has ended.
+    /// The next event until `end`; none when the time is over or the stream has ended. What has come of an event by then
+    /// is kept for the next call.
     pub(crate) fn next_until(&mut self, end: Instant) -> Option<Event> {
-        let mut event = Event { id: 0, kind: String::new(), data: Value::Null };
         while let Ok(Some(line)) = self.line(end) {
             match line.split_once(':').map(|(name, value)| (name, value.trim_start())) {
-                Some(("id", value)) => event.id = value.parse().unwrap(),
-                Some(("event", value)) => value.clone_into(&mut event.kind),
-                Some(("data", value)) => event.data = serde_json::from_str(value).unwrap(),
-                _ if line.is_empty() && event.id != 0 => return Some(event),
+                Some(("id", value)) => self.event.id = value.parse().unwrap(),
+                Some(("event", value)) => value.clone_into(&mut self.event.kind),
+                Some(("data", value)) => self.event.data = serde_json::from_str(value).unwrap(),
+                _ if line.is_empty() && self.event.id != 0 => return Some(std::mem::take(&mut self.event)),
                 _ => {}
             }
         }
@@ -58,9 +64,13 @@ impl Events {
 
     fn line(&mut self, end: Instant) -> io::Result<Option<String>> {
         let left = end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-        self.0.get_ref().set_read_timeout(Some(left))?;
-        let mut line = String::new();
-        let read = self.0.read_line(&mut line)?;
-        Ok((read > 0).then(|| line.trim_end_matches(['\r', '\n']).to_owned()))
+        self.stream.get_ref().set_read_timeout(Some(left))?;
+        self.stream.read_until(b'\n', &mut self.line)?;
+        if !self.line.ends_with(b"\n") {
+            return Ok(None);
+        }
+        let line = String::from_utf8(std::mem::take(&mut self.line));
+        let line = line.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+        Ok(Some(line.trim_end_matches(['\r', '\n']).to_owned()))
     }
 }

@@ -138,6 +138,13 @@ impl Sandbox {
         self.get(path, "PORT_OFFSET").parse().unwrap()
     }
 
+    /// Keeps what is in it, to be looked at.
+    pub(crate) fn keep(mut self) {
+        if let Some(dir) = self.dir.take() {
+            eprintln!("sandbox kept: {}", dir.keep().display());
+        }
+    }
+
     /// Starts a daemon, and waits until it is ready.
     pub(crate) fn daemon(&self) -> Daemon<'_> {
         Daemon::start(self)
