@@ -1,0 +1,95 @@
+//! Looking for changes that no event told of.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::{Reconciler, lock, watched_common_dirs};
+use crate::watch::{Listener as _, Watches};
+
+/// How often a repository is looked at that can't be watched.
+const POLL: Duration = Duration::from_secs(2);
+
+impl Reconciler {
+    /// Looks for changes that no event told of: at all repositories every `resync` and after an overflow, at those
+    /// that can't be watched every two seconds. Until the future is dropped.
+    pub async fn sweep(&self, mut resync: watch::Receiver<Duration>) {
+        let mut last_resync = Instant::now();
+        loop {
+            let next_resync = last_resync + *resync.borrow_and_update();
+            let polling = !lock(&self.0.polled).is_empty();
+            let wake_at = if polling { next_resync.min(Instant::now() + POLL) } else { next_resync };
+            let everywhere = tokio::select! {
+                () = self.0.overflowed.notified() => true,
+                Ok(()) = resync.changed() => continue,
+                () = tokio::time::sleep_until(wake_at) => Instant::now() >= next_resync,
+            };
+            if everywhere {
+                last_resync = Instant::now();
+                if self.0.lost_events.swap(false, Ordering::AcqRel) {
+                    self.renew_watches().await;
+                    if let Some(roots) = &*lock(&self.0.roots) {
+                        roots.all_changed();
+                    }
+                }
+                for key in self.polled() {
+                    self.mark(&key);
+                }
+                let all: Vec<PathBuf> = watched_common_dirs(&self.0.writer.glance());
+                self.mark_changed(all).await;
+                let ledger = self.0.writer.snapshot().ledger.clone();
+                lock(&self.0.files).retain(|id, _| ledger.allocation(*id).is_some());
+                self.notice_stale();
+            } else {
+                self.mark_changed(self.polled().into_iter().collect()).await;
+            }
+        }
+    }
+
+    async fn renew_watches(&self) {
+        let this = self.clone();
+        let renew = move || {
+            for key in this.watches().map(Watches::renew).unwrap_or_default() {
+                this.0.dirty(&key);
+            }
+        };
+        if let Err(error) = tokio::task::spawn_blocking(renew).await {
+            warn!(error = &error as &dyn std::error::Error, "watches not renewed");
+        }
+    }
+
+    /// Marks those of the repositories that are not as they were when last looked at. Opens no file: a look at
+    /// thousands of worktrees would overflow the event queue by itself.
+    pub async fn mark_changed(&self, common_dirs: Vec<PathBuf>) {
+        let this = self.clone();
+        let compare = move || {
+            for common_dir in common_dirs {
+                let before = lock(&this.0.looks).get(&common_dir).map(|last| last.fingerprint.clone());
+                if before.is_none_or(|before| before.racy || before.again() != before)
+                    || this.env_files_differ(&common_dir)
+                {
+                    this.mark(&common_dir);
+                }
+            }
+        };
+        if let Err(error) = tokio::task::spawn_blocking(compare).await {
+            warn!(error = &error as &dyn std::error::Error, "sweep failed");
+        }
+    }
+
+    /// Whether a file that is kept for a worktree of the repository was deleted or changed.
+    fn env_files_differ(&self, common_dir: &Path) -> bool {
+        !self.0.env_files.is_empty()
+            && self
+                .0
+                .writer
+                .glance()
+                .ledger
+                .at_common_dir(common_dir)
+                .is_some_and(|known| self.0.env_files.differ(known.id))
+    }
+}
