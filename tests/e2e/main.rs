@@ -31,6 +31,8 @@ mod docs;
 #[cfg(test)]
 mod env_files;
 #[cfg(test)]
+mod example;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod gc;

@@ -5,9 +5,11 @@
 //! `step` and base ports, or an engine of its own with [`Engine::start`].
 //!
 //! Containers run the machine's own programs: [`Engine::run`] mounts `/usr` into an image that holds nothing but links to
-//! it. A container's network is `none`, so ports are not published.
+//! it. A container's network is `none`, so ports are not published. [`Engine::with_network`] publishes them in a network
+//! of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt as _;
@@ -19,10 +21,17 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{Answer, DEADLINE, http, require};
+use super::{Answer, DEADLINE, Sandbox, http, require};
 
 /// The image of containers that run.
 const IMAGE: &str = "wtd-test-host";
+
+/// An engine without a network, whose containers are small.
+const ALONE: &str =
+    "exec dockerd \"$@\" --iptables=false --ip6tables=false --bridge=none --storage-driver=vfs";
+
+/// An engine in a network namespace of its own, with whatever storage it likes best.
+const WITH_NETWORK: &str = "exec unshare --net -- sh -c 'ip link set lo up && exec dockerd \"$@\"' sh \"$@\"";
 
 /// An engine that is running.
 pub(crate) struct Engine {
@@ -38,7 +47,7 @@ pub(crate) struct Engine {
 #[track_caller]
 pub(crate) fn shared() -> Option<&'static Engine> {
     static SHARED: OnceLock<Engine> = OnceLock::new();
-    is_possible().then(|| SHARED.get_or_init(Engine::begin))
+    is_possible().then(|| SHARED.get_or_init(|| Engine::begin(ALONE)))
 }
 
 /// Whether an engine can be started here.
@@ -51,10 +60,19 @@ impl Engine {
     /// An engine of the caller's own, for what others must not feel.
     #[track_caller]
     pub(crate) fn start() -> Option<Self> {
-        is_possible().then(Self::begin)
+        is_possible().then(|| Self::begin(ALONE))
     }
 
-    fn begin() -> Self {
+    /// An engine with a network that is neither the machine's nor another engine's: every port of it is free, and what
+    /// connects to one has to go in with [`Engine::inside`].
+    #[track_caller]
+    pub(crate) fn with_network() -> Option<Self> {
+        let can = ["unshare", "nsenter", "ip"].iter().all(|program| require::find(program).is_some());
+        let can = is_possible() && require::part(can, "a network of its own takes util-linux and iproute2");
+        can.then(|| Self::begin(WITH_NETWORK))
+    }
+
+    fn begin(how: &str) -> Self {
         let directory = TempDir::with_prefix_in("wtd-engine-", "/tmp").unwrap().keep();
         let socket = directory.join("docker.sock");
         let notify = directory.join("notify");
@@ -64,8 +82,8 @@ impl Engine {
         // goes before its files.
         let script = r#"
             cd "$1" || exit 1
-            dockerd -H "unix://$1/docker.sock" --data-root "$1/root" --exec-root "$1/exec" --pidfile "$1/pid" \
-                --iptables=false --ip6tables=false --bridge=none --storage-driver=vfs >log 2>&1 </dev/null &
+            sh -c "$2" sh -H "unix://$1/docker.sock" --data-root "$1/root" --exec-root "$1/exec" --pidfile "$1/pid" \
+                >log 2>&1 </dev/null &
             engine=$!
             while read -r _; do :; done
             kill "$engine"; wait "$engine"
@@ -77,6 +95,7 @@ impl Engine {
         let mut keeper = Command::new("sh")
             .args(["-c", script, "engine"])
             .arg(&directory)
+            .arg(how)
             .env("NOTIFY_SOCKET", &notify)
             // What ends the tests' process group must not end what clears up after them.
             .process_group(0)
@@ -121,6 +140,15 @@ impl Engine {
         assert_eq!(http::parse(&answer).unwrap().status, 200, "{}", String::from_utf8_lossy(&answer));
     }
 
+    /// A command that runs in the engine's network, where its containers' ports are published.
+    pub(crate) fn inside(&self, sandbox: &Sandbox, program: impl AsRef<OsStr>) -> Command {
+        let pid = fs::read_to_string(self.directory.join("pid")).unwrap();
+        let mut command = sandbox.command("nsenter");
+        command.arg(format!("--net=/proc/{}/ns/net", pid.trim())).arg("--").arg(program);
+        command.env("DOCKER_HOST", self.host());
+        command
+    }
+
     /// Where it listens.
     pub(crate) fn socket(&self) -> &Path {
         &self.socket
@@ -138,8 +166,9 @@ impl Engine {
             .unwrap_or_else(|error| panic!("{method} {target}: {error}"))
     }
 
+    /// As [`Engine::ask`], of what has to succeed.
     #[track_caller]
-    fn done(&self, method: &str, target: &str, body: Option<&Value>) -> Answer {
+    pub(crate) fn done(&self, method: &str, target: &str, body: Option<&Value>) -> Answer {
         let answer = self.ask(method, target, body);
         let text = String::from_utf8_lossy(&answer.body).into_owned();
         assert!((200..400).contains(&answer.status), "{method} {target}: {} {text}", answer.status);

@@ -19,6 +19,7 @@ mod repo;
 pub(crate) mod require;
 mod rows;
 mod sandbox;
+pub(crate) mod services;
 mod terminal;
 mod tmpfs;
 mod trace;
