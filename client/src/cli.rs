@@ -63,6 +63,8 @@ pub(crate) enum Command {
     Gc(GcArgs),
     /// Bring a volume back that `gc --backup` wrote to a file
     Restore(RestoreArgs),
+    /// Fill the worktree's database volume with a copy of another worktree's
+    Seed(SeedArgs),
     /// Write a wtd.toml from what the project's Compose files say
     Init(InitArgs),
     /// Isolate the worktree's Compose project without changing its files
@@ -98,6 +100,7 @@ impl Command {
             Self::Forget(_) => "forget",
             Self::Reassign(_) => "reassign",
             Self::Gc(_) => "gc",
+            Self::Seed(_) => "seed",
             Self::Restore(_) => "restore",
             Self::Init(_) => "init",
             Self::Compose(_) => "compose",
@@ -266,6 +269,26 @@ pub(crate) struct RestoreArgs {
     /// The volume's name [default: the one that it had]
     #[arg(long, value_name = "NAME")]
     pub(crate) volume: Option<String>,
+}
+
+// Arguments of `seed`.
+#[derive(Debug, Args)]
+pub(crate) struct SeedArgs {
+    /// A path in the worktree that is filled [default: the working directory]
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub(crate) path: Option<PathBuf>,
+    /// A path in the worktree that is copied [default: the main worktree]
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::DirPath)]
+    pub(crate) from: Option<PathBuf>,
+    /// Copy every volume that both worktrees have, not the database's alone
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Refuse what can't be copied without pausing the containers that use it
+    #[arg(long)]
+    pub(crate) no_pause: bool,
+    /// JSON instead of sentences
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 // Arguments of `init`.

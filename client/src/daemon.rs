@@ -13,6 +13,7 @@ use wtd_protocol::requests::{
     ComposeRequest, ForgetRequest, Forgotten, PathRequest, ReassignRequest, Reloaded, Revoked, Trust,
     TrustRequest,
 };
+use wtd_protocol::seed::SeedRequest;
 use wtd_protocol::{Allocation, Health, Problem, ProblemType, Repository, routes, socket};
 
 use crate::cli::DaemonArgs;
@@ -174,6 +175,11 @@ impl Daemon {
     pub(crate) fn restore(&self, request: &RestoreRequest) -> Result<Restored, Error> {
         let mut stream = self.stream(&with_body("POST", routes::RESTORE, request)?, Exchange::unbounded)?;
         parsed(&stream.body().map_err(|error| self.unanswered(&error))?)
+    }
+
+    /// Has volumes filled; gives the stream of what is told of it.
+    pub(crate) fn seed(&self, request: &SeedRequest) -> Result<Exchange, Error> {
+        self.stream(&with_body("POST", routes::SEED, request)?, Exchange::unbounded)
     }
 
     /// Records the Compose override of a worktree, and has it put into its git dir.

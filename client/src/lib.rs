@@ -82,6 +82,7 @@ fn run(args: &DaemonArgs, command: &Command) -> Result<bool, Error> {
         Command::Forget(args) => commands::forget::run(&daemon(PATIENCE), args),
         Command::Reassign(args) => commands::reassign::run(&daemon(ENGINE_PATIENCE), args),
         Command::Gc(args) => return commands::gc::run(&daemon(GC_PATIENCE), args),
+        Command::Seed(args) => commands::seed::run(&daemon(GC_PATIENCE), args),
         Command::Restore(args) => commands::restore::run(&daemon(GC_PATIENCE), args),
         Command::Init(args) => commands::init::run(args),
         Command::Compose(args) => commands::compose::run(&daemon(PATIENCE), args),

@@ -22,6 +22,7 @@ use crate::registry::Writer;
 use crate::release::Releaser;
 use crate::reload::{Governed, Reloader, probe, rules};
 use crate::roots::Roots;
+use crate::seed::Seeds;
 use crate::service::{Parts, Service};
 use crate::socket::Socket;
 use crate::systemd::notify;
@@ -105,10 +106,12 @@ pub async fn run(
     let reloader = Reloader::new(sources.clone(), config.clone(), governed);
     let releaser = Releaser::new(writer.clone(), reconciler.clone(), history.clone(), databases.clone());
     let (listener, unlink) = socket.into_parts();
+    let seeds = Seeds::new(writer.clone(), history.clone(), engine.clone(), &place.path);
     let service = Service::new(Parts {
         writer: writer.clone(),
         reconciler: reconciler.clone(),
         gc: Gc::new(releaser.clone(), engine.clone(), &place.path),
+        seeds: seeds.clone(),
         history,
         engine: engine.clone(),
         databases: databases.clone(),
@@ -127,6 +130,7 @@ pub async fn run(
             .with_context(|| format!("can't listen on {address}"))?;
         servers.spawn(serve(Listener::Tcp(tcp), context));
     }
+    tasks.spawn(async move { seeds.run().await });
     work(&mut tasks, &reconciler, (releaser, engine, databases, roots), resyncs);
     if let Some(interval) = systemd::watchdog_interval() {
         tasks.spawn(systemd::watchdog(writer.clone(), interval));

@@ -25,6 +25,7 @@ pub mod registry;
 pub mod release;
 pub mod reload;
 pub mod roots;
+pub mod seed;
 pub mod service;
 pub mod socket;
 pub mod store;

@@ -17,6 +17,7 @@ pub mod path_text;
 pub mod problem;
 pub mod requests;
 pub mod routes;
+pub mod seed;
 pub mod socket;
 pub mod variable;
 pub mod worktree;

@@ -45,6 +45,9 @@ pub enum ProblemType {
     /// Another gc is under way.
     #[serde(rename = "urn:wtd:problem:gc-running")]
     GcRunning,
+    /// A worktree's volumes can't be filled with copies of another's.
+    #[serde(rename = "urn:wtd:problem:seed-refused")]
+    SeedRefused,
     /// A port is another allocation's.
     #[serde(rename = "urn:wtd:problem:port-taken")]
     PortTaken,
@@ -84,6 +87,7 @@ impl ProblemType {
             Self::Forbidden => 403,
             Self::VolumeExists
             | Self::GcRunning
+            | Self::SeedRefused
             | Self::PortTaken
             | Self::AllocationChanged
             | Self::InvalidConfiguration
@@ -110,6 +114,7 @@ impl ProblemType {
             Self::VolumeExists => "the volume exists",
             Self::EngineUnavailable => "the container engine can't be asked",
             Self::GcRunning => "another gc is under way",
+            Self::SeedRefused => "the volume can't be filled",
             Self::PortTaken => "the port is taken",
             Self::AllocationChanged => "the worktree has another allocation now",
             Self::NotRegistered => "not registered",

@@ -127,6 +127,9 @@ pub struct Trust {
     /// The database server that its URL leads to, without the password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<String>,
+    /// Whether a new worktree's database volume is filled with a copy of the main worktree's.
+    #[serde(default)]
+    pub seed: bool,
     /// What is wrong in the file, one line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,

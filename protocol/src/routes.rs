@@ -17,6 +17,8 @@ pub const TRUST: &str = "/v1/trust";
 pub const GC: &str = "/v1/gc";
 /// `POST`: brings a volume back that `gc --backup` wrote to a file.
 pub const RESTORE: &str = "/v1/restore";
+/// `POST`: fills a worktree's volumes with copies of another's.
+pub const SEED: &str = "/v1/seed";
 /// `GET`: changes of allocations as server-sent events.
 pub const EVENTS: &str = "/v1/events";
 /// `GET`: what the daemon is and how it fares.

@@ -71,6 +71,8 @@ mod registry;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
+mod seed;
+#[cfg(test)]
 mod shells;
 #[cfg(test)]
 mod topologies;

@@ -193,7 +193,7 @@ fn question(plan: &GcReport) -> String {
 }
 
 /// A size for people, in decimal units as docker gives it.
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
     if bytes < 1000 {
         return format!("{bytes} B");
@@ -275,7 +275,7 @@ fn unreadable(why: &str) -> Error {
 }
 
 /// Shows one line in place of the last, on a terminal. Where even that can't be written, nobody is told.
-fn progress(shows: bool, line: &str) {
+pub(super) fn progress(shows: bool, line: &str) {
     if shows {
         let line: String = line.chars().take(78).collect();
         drop(write!(std::io::stderr(), "\r\u{1b}[K{line}").and_then(|()| std::io::stderr().flush()));

@@ -19,5 +19,6 @@ pub(crate) mod man;
 pub(crate) mod reassign;
 pub(crate) mod reload;
 pub(crate) mod restore;
+pub(crate) mod seed;
 pub(crate) mod status;
 pub(crate) mod trust;

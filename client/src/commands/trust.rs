@@ -59,7 +59,7 @@ pub(crate) fn run(daemon: &Daemon, args: &TrustArgs) -> Result<(), Error> {
 
 /// What takes trust, and whether it has it.
 fn text(trust: &Trust) -> String {
-    let Trust { repository, file, sha256, trusted, env, files, database, warnings, .. } = trust;
+    let Trust { repository, file, sha256, trusted, env, files, database, seed, warnings, .. } = trust;
     let repository = Printable(repository);
     let Some(file) = file else { return format!("no wtd.toml, so nothing takes trust in {repository}\n") };
     let mut lines = vec![Printable(file).to_string()];
@@ -67,6 +67,9 @@ fn text(trust: &Trust) -> String {
     lines.extend(env.iter().map(|(name, text)| format!("  sets {name} to {}", Printable(text))));
     lines.extend(files.iter().map(|file| format!("  keeps the file {}", Printable(file))));
     lines.extend(database.iter().map(|server| format!("  makes databases at {}", Printable(server))));
+    lines.extend(
+        seed.then(|| "  seeds the database of new worktrees with a copy of the main worktree's".to_owned()),
+    );
     lines.extend(sha256.iter().map(|hash| format!("  sha256 {}", Printable(hash))));
     lines.push(match (sha256, trusted) {
         (None, _) => "nothing in it takes trust".to_owned(),

@@ -136,7 +136,7 @@ fn taken(ledger: &Ledger, allocation: &Allocation, port: u16) -> Option<PortTake
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
     use std::num::NonZeroU16;
 
@@ -152,7 +152,7 @@ mod tests {
     use super::super::variables::variables;
     use super::*;
 
-    fn allocation(number: u128, offset: u16) -> Allocation {
+    pub(in crate::domain) fn allocation(number: u128, offset: u16) -> Allocation {
         let base = NonZeroU16::new(5432).unwrap();
         let port = Port { base, port: 5432 + offset, shared: false };
         let path = PathBuf::from(format!("/w/{offset}"));

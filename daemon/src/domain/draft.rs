@@ -18,6 +18,7 @@ use super::names;
 use super::observation::ObservedWorktree;
 use super::offset::Offset;
 use super::project::{DatabaseMode, Project};
+use super::seed::Seeding;
 use super::template;
 use super::trust::ContentHash;
 use super::variables;
@@ -72,6 +73,15 @@ pub enum Record {
     Removed {
         /// What was to be removed.
         removal: Arc<Removal>,
+        /// What came of it.
+        outcome: String,
+    },
+    /// A volume that is about to be filled, or that is filled in another way than was begun.
+    Seeding(Arc<Seeding>),
+    /// What came of it, in a word or a sentence.
+    Seeded {
+        /// The copy's id.
+        id: String,
         /// What came of it.
         outcome: String,
     },

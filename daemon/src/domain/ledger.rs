@@ -66,6 +66,11 @@ impl Ledger {
         self.by_repository.get(&id).into_iter().flatten().filter_map(|id| self.allocations.get(id))
     }
 
+    /// The allocation of a repository's main worktree, as long as it is in use.
+    pub fn main_of(&self, id: RepositoryId) -> Option<&Arc<Allocation>> {
+        self.of_repository(id).find(|it| it.is_main() && it.is_live() && it.ending.is_none())
+    }
+
     /// The live allocation whose worktree's root is at `path`.
     pub fn at_path(&self, path: &Path) -> Option<&Arc<Allocation>> {
         self.by_path.get(path).and_then(|id| self.allocations.get(id))

@@ -93,6 +93,8 @@ pub struct Project {
     pub volume_stem: String,
     /// Whether that stem is a configured one.
     pub volume_stem_is_configured: bool,
+    /// Whether a new worktree's database is a copy of the main worktree's; it takes trust.
+    pub seeds_from_main: bool,
     /// Further volumes: variable and stem.
     pub volume_stems: BTreeMap<Variable, String>,
     /// Volumes of the project's Compose files that all worktrees share.
@@ -125,6 +127,7 @@ impl Project {
             database_url: None,
             volume_stem: VOLUME_STEM.to_owned(),
             volume_stem_is_configured: false,
+            seeds_from_main: false,
             volume_stems: BTreeMap::new(),
             shared_volumes: BTreeSet::new(),
             templates: BTreeMap::new(),
@@ -146,7 +149,10 @@ impl Project {
 
     /// Whether it declares anything that does nothing until a person has trusted it.
     pub fn takes_trust(&self) -> bool {
-        !self.templates.is_empty() || !self.env_files.is_empty() || self.database_url.is_some()
+        !self.templates.is_empty()
+            || !self.env_files.is_empty()
+            || self.database_url.is_some()
+            || self.seeds_from_main
     }
 }
 

@@ -19,10 +19,10 @@ use crate::domain::gc::Volume;
 use crate::domain::names::VolumeName;
 
 /// Marks what is made for reading or writing a volume with whose it is, so that what a crash left is found again.
-const HELPER_LABEL: &str = "dev.wtd.helper";
+pub(super) const HELPER_LABEL: &str = "dev.wtd.helper";
 
 /// Where the volume is in the container.
-const MOUNT: &str = "/wtd-volume";
+pub(super) const MOUNT: &str = "/wtd-volume";
 
 /// The end of a tar archive, and so an archive of nothing (POSIX pax, "ustar Interchange Format").
 const EMPTY_TAR: [u8; 1024] = [0; 1024];
@@ -32,6 +32,12 @@ const EMPTY_TAR: [u8; 1024] = [0; 1024];
 pub struct Held {
     container: ContainerId,
     image: String,
+}
+
+impl Held {
+    pub(super) fn container(&self) -> &ContainerId {
+        &self.container
+    }
 }
 
 impl Connection {
@@ -99,8 +105,19 @@ impl Connection {
         tar: impl Stream<Item = Result<axum::body::Bytes, std::io::Error>> + Send + 'static,
         patience: std::time::Duration,
     ) -> Result<(), EngineError> {
+        self.write_at(held, MOUNT, tar, patience).await
+    }
+
+    /// As [`Connection::write`], into a directory of the container.
+    pub(super) async fn write_at(
+        &self,
+        held: &Held,
+        path: &str,
+        tar: impl Stream<Item = Result<axum::body::Bytes, std::io::Error>> + Send + 'static,
+        patience: std::time::Duration,
+    ) -> Result<(), EngineError> {
         let options = UploadToContainerOptionsBuilder::default()
-            .path(MOUNT)
+            .path(path)
             // Podman gives everything to the container's user otherwise; Docker keeps the owners either way.
             .copy_uidgid("true")
             .build();
@@ -156,7 +173,7 @@ impl Connection {
 }
 
 /// A stream whose every piece has to come in time.
-fn timed<T, S>(host: Host, stream: S) -> impl Stream<Item = Result<T, EngineError>>
+pub(super) fn timed<T, S>(host: Host, stream: S) -> impl Stream<Item = Result<T, EngineError>>
 where
     S: Stream<Item = Result<T, bollard::errors::Error>>,
 {

@@ -1,10 +1,12 @@
 //! The container engine: where it is, what it has, and the few things that wtd asks it to do.
 //!
-//! [`place`] finds it, [`connection`] speaks to it, [`archive`] reads and writes what volumes hold. Every wait has an end, and a question without an answer is an error,
+//! [`place`] finds it, [`connection`] speaks to it, [`archive`] reads and writes what volumes hold, and [`helper`]
+//! runs what copies them. Every wait has an end, and a question without an answer is an error,
 //! never an empty answer.
 
 mod archive;
 mod connection;
+mod helper;
 mod place;
 mod sizes;
 
@@ -18,6 +20,7 @@ use arc_swap::ArcSwap;
 
 pub use archive::Held;
 pub use connection::{Connection, ContainerId, Removed};
+pub use helper::{Helper, Output, Owner, owner_in};
 use place::Place;
 pub use place::{Environment, Host};
 

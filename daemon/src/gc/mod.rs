@@ -57,9 +57,7 @@ pub struct Wish {
 impl Gc {
     /// A gc that works with these, for the registry at this path.
     pub fn new(releaser: Releaser, engine: Engine, registry: &Path) -> Self {
-        let owner = Sha256::digest(registry.as_os_str().as_bytes());
-        let owner = owner.iter().take(8).fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
-        Self(Arc::new(Parts { releaser, engine, running: Arc::default(), owner }))
+        Self(Arc::new(Parts { releaser, engine, running: Arc::default(), owner: owner_of(registry) }))
     }
 
     fn writer(&self) -> &Writer {
@@ -139,6 +137,12 @@ impl Gc {
         });
         Ok(heard)
     }
+}
+
+/// What stands for the registry at this path on an engine.
+pub fn owner_of(registry: &Path) -> String {
+    let digest = Sha256::digest(registry.as_os_str().as_bytes());
+    digest.iter().take(8).fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
 /// An engine that gave no answer, as the caller hears of it.

@@ -8,6 +8,7 @@ mod metrics;
 mod openapi;
 mod problem;
 mod routes;
+mod seed;
 mod serve;
 mod trust;
 
@@ -58,6 +59,7 @@ pub fn router(context: Context) -> Router {
         .route(paths::TRUST, get(trust::show_trust).put(trust::put_trust).delete(trust::revoke_trust))
         .route(paths::GC, post(gc::gc).layer(DefaultBodyLimit::max(gc::MAX_BODY)))
         .route(paths::RESTORE, post(gc::restore))
+        .route(paths::SEED, post(seed::seed))
         .route(paths::EVENTS, get(events::events))
         .route(paths::HEALTH, get(routes::health))
         .route(paths::CHECKS, get(routes::checks))

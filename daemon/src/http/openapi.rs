@@ -15,6 +15,7 @@ use super::routes::{
     __path_list_worktrees, __path_put_compose, __path_put_repository, __path_put_worktree, __path_reassign,
     __path_reload,
 };
+use super::seed::__path_seed;
 use super::trust::{__path_put_trust, __path_revoke_trust, __path_show_trust};
 
 #[derive(OpenApi)]
@@ -37,13 +38,19 @@ use super::trust::{__path_put_trust, __path_revoke_trust, __path_show_trust};
         revoke_trust,
         gc,
         restore,
+        seed,
         events,
         health,
         checks,
         reload,
         serve_metrics
     ),
-    components(schemas(wtd_protocol::Problem, wtd_protocol::Change, wtd_protocol::gc::GcEvent))
+    components(schemas(
+        wtd_protocol::Problem,
+        wtd_protocol::Change,
+        wtd_protocol::gc::GcEvent,
+        wtd_protocol::seed::SeedEvent
+    ))
 )]
 struct Document;
 

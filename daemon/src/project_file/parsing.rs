@@ -148,10 +148,8 @@ impl Parser<'_> {
         if let Some(value) = database.get("url") {
             self.url(value);
         }
-        if let Some((name, value)) = database.get_key_value("seed")
-            && self.string("database.seed", value).is_some()
-        {
-            self.complain_at(name.span().start, "database.seed is not applied by this version");
+        if let Some(value) = database.get("seed") {
+            self.seed(value);
         }
     }
 
@@ -166,6 +164,22 @@ impl Parser<'_> {
         match DatabaseName::new(name) {
             Ok(name) => self.project.database_template = Some(name),
             Err(error) => self.complain(KEY, value.span(), error),
+        }
+    }
+
+    /// Whose database a new worktree begins with. It takes trust: it has the project's own image run.
+    fn seed(&mut self, value: &Value<'_>) {
+        const KEY: &str = "database.seed";
+        let Some(whose) = self.string(KEY, value) else { return };
+        if self.project.database_mode != DatabaseMode::Isolated {
+            let reason = "only in mode \"isolated\" does a worktree have a volume to be filled";
+            return self.complain(KEY, value.span(), reason);
+        }
+        if whose == "main" {
+            self.project.seeds_from_main = true;
+        } else {
+            let reason = format!("{:?} is none of main", excerpt(whose));
+            self.complain(KEY, value.span(), reason);
         }
     }
 

@@ -218,7 +218,7 @@ fn a_bad_value_is_named_with_its_line_and_the_rest_is_used() {
         ("database.volume = \"DB\"", format!("database.volume: \"DB\" {volume}")),
         ("database.name_per_worktree = 1", "database.name_per_worktree: wanted true or false, found an integer".into()),
         ("database.color = 1", "database.color: there is no such key; there are mode, name, name_per_worktree, volume, template, url, seed".into()),
-        ("database.seed = \"s.sql\"", "database.seed is not applied by this version".into()),
+        ("database.seed = \"s.sql\"", "database.seed: \"s.sql\" is none of main".into()),
         ("database.seed = 1", "database.seed: wanted a string, found an integer".into()),
         ("volumes.X = \"db_data\"", "volumes.X: \"db_data\" is another volume's name already".into()),
         ("volumes.DB_HOST_PORT = \"xx\"", "volumes.DB_HOST_PORT: a port has that variable already".into()),

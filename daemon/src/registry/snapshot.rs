@@ -54,7 +54,9 @@ impl Snapshot {
                 | Record::Revoked(_)
                 | Record::Look { .. }
                 | Record::Removal(_)
-                | Record::Removed { .. } => {}
+                | Record::Removed { .. }
+                | Record::Seeding(_)
+                | Record::Seeded { .. } => {}
             }
         }
     }

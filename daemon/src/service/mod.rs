@@ -6,6 +6,7 @@ mod forget;
 mod list;
 mod reassign;
 mod resolve;
+mod seed;
 mod trust;
 
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ use crate::gc::Gc;
 use crate::reconciler::Reconciler;
 use crate::registry::{WriteError, Writer};
 use crate::reload::{ReloadError, Reloader};
+use crate::seed::Seeds;
 use crate::store::{History, Place};
 
 /// The daemon's services; clones are handles to the same ones.
@@ -42,6 +44,8 @@ pub struct Parts {
     pub databases: Databases,
     /// gc.
     pub gc: Gc,
+    /// Copies of volumes.
+    pub seeds: Seeds,
     /// The daemon's configuration.
     pub reloader: Reloader,
     /// The registry's files.

@@ -117,6 +117,7 @@ impl Service {
                 .map(|file| file.as_path().to_string_lossy().into_owned())
                 .collect(),
             database: project.database_url.map(|url| url.shown()),
+            seed: project.seeds_from_main,
             warnings: project.warnings,
         }
     }

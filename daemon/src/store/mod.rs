@@ -9,6 +9,7 @@ mod compose;
 mod gc;
 mod open;
 mod rows;
+mod seed;
 
 use std::path::PathBuf;
 
@@ -208,6 +209,8 @@ async fn write(
             Record::Removed { removal, outcome } => {
                 gc::end_removal(&mut transaction, removal, outcome, now).await?;
             }
+            Record::Seeding(seeding) => seed::put(&mut transaction, seeding, now).await?,
+            Record::Seeded { id, outcome } => seed::end(&mut transaction, id, outcome, now).await?,
         }
     }
     transaction.commit().await?;

@@ -1,0 +1,281 @@
+//! Containers that do something for a copy: run from an image that a container of the project runs from, so that nothing
+//! is pulled, and removed with it. Also the few things that are asked of the project's own containers.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+
+use axum::body::Bytes;
+use bollard::models::{ContainerCreateBody, ContainerInspectResponse, HostConfig, MountPoint};
+use bollard::query_parameters::{
+    AttachContainerOptionsBuilder, CreateContainerOptions, DownloadFromContainerOptionsBuilder,
+    InspectContainerOptions, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+    StartContainerOptions,
+};
+use futures_util::{Stream, StreamExt as _};
+
+use super::archive::{HELPER_LABEL, MOUNT, timed};
+use super::connection::{Connection, ContainerId, bounded, status};
+use super::{EngineError, Held};
+use crate::domain::names::VolumeName;
+use crate::domain::seed::User;
+
+/// The most that is read of a file whose owner is to be known, in bytes.
+const MAX_OWNED: usize = 64 * 1024;
+
+/// A container that is to do one thing.
+#[derive(Debug)]
+pub struct Helper<'a> {
+    /// The id of an image that is there.
+    pub image: &'a str,
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// Variables beside those of the image.
+    pub env: Vec<String>,
+    /// Whose files it makes.
+    pub owner: Owner,
+    /// The volume, and where it is mounted.
+    pub volume: (&'a VolumeName, &'a str),
+    /// The container whose network it is in; none: it has no network.
+    pub network_of: Option<&'a ContainerId>,
+}
+
+/// Owner and mode of a file, as the container numbers them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// The user.
+    pub uid: u64,
+    /// The group.
+    pub gid: u64,
+    /// The permission bits.
+    pub mode: u32,
+}
+
+/// What a helper prints, as it does.
+pub type Output = Pin<Box<dyn Stream<Item = Result<String, EngineError>> + Send>>;
+
+impl Connection {
+    /// The containers that use a volume, with what copying it has to know of them.
+    pub async fn detailed_users(&self, volume: &VolumeName) -> Result<Vec<User>, EngineError> {
+        let mut users = Vec::new();
+        for found in self.users(volume).await? {
+            let Some(id) = ContainerId::new(&found.id) else { continue };
+            let details = self.docker.inspect_container(id.as_str(), None::<InspectContainerOptions>);
+            match bounded(&self.host, details).await {
+                Ok(details) => users.push(user(details)),
+                // It went meanwhile.
+                Err(error) if status(&error) == Some(404) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(users)
+    }
+
+    /// Starts a helper; gives its id, and what it prints until it ends. `owner` as for [`Connection::hold`].
+    pub async fn start_helper(
+        &self,
+        helper: Helper<'_>,
+        owner: &str,
+    ) -> Result<(ContainerId, Output), EngineError> {
+        let (volume, mount) = helper.volume;
+        let network = helper.network_of.map(|container| format!("container:{}", container.as_str()));
+        let (program, arguments) =
+            helper.command.split_first().map(|(it, rest)| (it.clone(), rest.to_vec())).unwrap_or_default();
+        let body = ContainerCreateBody {
+            image: Some(helper.image.to_owned()),
+            entrypoint: Some(vec![program]),
+            cmd: Some(arguments),
+            env: Some(helper.env),
+            user: Some(format!("{}:{}", helper.owner.uid, helper.owner.gid)),
+            labels: Some(HashMap::from([(HELPER_LABEL.to_owned(), owner.to_owned())])),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            host_config: Some(HostConfig {
+                // What the image has at that place is not to be copied into the volume.
+                binds: Some(vec![format!("{volume}:{mount}:nocopy")]),
+                network_mode: Some(network.unwrap_or_else(|| "none".to_owned())),
+                ..HostConfig::default()
+            }),
+            ..ContainerCreateBody::default()
+        };
+        let created = self.docker.create_container(None::<CreateContainerOptions>, body);
+        let created = bounded(&self.host, created).await?;
+        let id = ContainerId::new(&created.id).ok_or_else(|| EngineError::NoId(self.host.clone()))?;
+        let options = AttachContainerOptionsBuilder::default().stdout(true).stderr(true).stream(true).build();
+        let attached = bounded(&self.host, self.docker.attach_container(id.as_str(), Some(options))).await?;
+        let start = self.docker.start_container(id.as_str(), None::<StartContainerOptions>);
+        bounded(&self.host, start).await?;
+        let host = self.host.clone();
+        let output = attached.output.map(move |piece| match piece {
+            Ok(piece) => Ok(String::from_utf8_lossy(&piece.into_bytes()).into_owned()),
+            Err(source) => Err(EngineError::of(&host, source)),
+        });
+        Ok((id, Box::pin(output)))
+    }
+
+    /// How a helper ended; none while it runs.
+    pub async fn exit_code(&self, id: &ContainerId) -> Result<Option<i64>, EngineError> {
+        let details = self.docker.inspect_container(id.as_str(), None::<InspectContainerOptions>);
+        let state = bounded(&self.host, details).await?.state.unwrap_or_default();
+        Ok(if state.running.unwrap_or(false) { None } else { Some(state.exit_code.unwrap_or(-1)) })
+    }
+
+    /// Removes every helper of this owner, whatever it does, with the volumes without a name that its image made it have.
+    pub async fn remove_helpers(&self, owner: &str) -> Result<(), EngineError> {
+        let label = format!("{HELPER_LABEL}={owner}");
+        let filters = HashMap::from([("label", vec![label.as_str()])]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        for found in bounded(&self.host, self.docker.list_containers(Some(options))).await? {
+            let Some(id) = found.id.as_deref().and_then(ContainerId::new) else { continue };
+            let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+            match bounded(&self.host, self.docker.remove_container(id.as_str(), Some(options))).await {
+                Err(error) if status(&error) != Some(404) => return Err(error),
+                _ => {}
+            }
+        }
+        // Its images.
+        self.let_go_of_left_overs(owner).await
+    }
+
+    /// Halts every process of a container where it is.
+    pub async fn pause(&self, id: &ContainerId) -> Result<(), EngineError> {
+        bounded(&self.host, self.docker.pause_container(id.as_str())).await
+    }
+
+    /// Has a container go on; one that is gone or was not halted does already.
+    pub async fn resume(&self, id: &ContainerId) -> Result<(), EngineError> {
+        match bounded(&self.host, self.docker.unpause_container(id.as_str())).await {
+            Err(error) if !matches!(status(&error), Some(404 | 409 | 500)) => Err(error),
+            Err(error) => match self.is_paused(id).await {
+                Ok(false) => Ok(()),
+                Ok(true) | Err(_) => Err(error),
+            },
+            Ok(()) => Ok(()),
+        }
+    }
+
+    async fn is_paused(&self, id: &ContainerId) -> Result<bool, EngineError> {
+        let details = self.docker.inspect_container(id.as_str(), None::<InspectContainerOptions>);
+        match bounded(&self.host, details).await {
+            Ok(details) => Ok(details.state.and_then(|state| state.paused).unwrap_or(false)),
+            Err(error) if status(&error) == Some(404) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Who owns a small file in a container; none where it isn't there.
+    pub async fn owner_of(&self, id: &ContainerId, path: &str) -> Result<Option<Owner>, EngineError> {
+        let options = DownloadFromContainerOptionsBuilder::default().path(path).build();
+        let stream = self.docker.download_from_container(id.as_str(), Some(options));
+        let mut stream = std::pin::pin!(timed(self.host.clone(), stream));
+        let mut bytes = Vec::new();
+        while let Some(piece) = stream.next().await {
+            match piece {
+                Ok(piece) => bytes.extend_from_slice(&piece),
+                Err(error) if status(&error) == Some(404) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+            if bytes.len() >= MAX_OWNED {
+                break;
+            }
+        }
+        Ok(owner_in(&bytes))
+    }
+
+    /// Who owns a file of the volume, which is named relative to the volume's root; none where it isn't there.
+    pub async fn owner_in_volume(&self, held: &Held, name: &str) -> Result<Option<Owner>, EngineError> {
+        self.owner_of(held.container(), &format!("{MOUNT}/{name}")).await
+    }
+
+    /// Whether there is nothing in the volume.
+    pub async fn is_empty(&self, held: &Held) -> Result<bool, EngineError> {
+        self.has_entries(held.container(), &format!("{MOUNT}/.")).await.map(|has| !has)
+    }
+
+    /// Whether there is something in a directory of a container. Reads no more than it takes to know.
+    pub async fn has_entries(&self, id: &ContainerId, directory: &str) -> Result<bool, EngineError> {
+        let options = DownloadFromContainerOptionsBuilder::default().path(directory).build();
+        let stream = self.docker.download_from_container(id.as_str(), Some(options));
+        let mut stream = std::pin::pin!(timed(self.host.clone(), stream));
+        let mut bytes = Vec::new();
+        while let Some(piece) = stream.next().await {
+            bytes.extend_from_slice(&piece?);
+            // The directory itself comes first; a directory has no content, so the second header is near.
+            if bytes.len() >= MAX_OWNED {
+                break;
+            }
+        }
+        Ok(tar::Archive::new(bytes.as_slice()).entries().is_ok_and(|entries| entries.take(2).count() > 1))
+    }
+
+    /// Gives the volume's own directory an owner and a mode: an engine that unpacks into it passes over them.
+    pub async fn own(&self, held: &Held, owner: Owner) -> Result<(), EngineError> {
+        let mut header = header(tar::EntryType::Directory, owner);
+        // It can't fail: the name is short.
+        drop(header.set_path(format!("{}/", MOUNT.trim_start_matches('/'))));
+        header.set_cksum();
+        self.put(held, "/", header.as_bytes().to_vec()).await
+    }
+
+    /// Puts a file into the volume, in place of one that is there.
+    pub async fn put_file(
+        &self,
+        held: &Held,
+        name: &str,
+        content: &[u8],
+        owner: Owner,
+    ) -> Result<(), EngineError> {
+        let mut header = header(tar::EntryType::Regular, owner);
+        drop(header.set_path(name));
+        header.set_size(content.len() as u64);
+        header.set_cksum();
+        let mut bytes = header.as_bytes().to_vec();
+        bytes.extend_from_slice(content);
+        self.put(held, MOUNT, bytes).await
+    }
+
+    async fn put(&self, held: &Held, path: &str, mut tar: Vec<u8>) -> Result<(), EngineError> {
+        tar.resize(tar.len().next_multiple_of(512) + 1024, 0);
+        let whole = futures_util::stream::once(async { Ok(Bytes::from(tar)) });
+        self.write_at(held, path, whole, super::connection::PATIENCE).await
+    }
+}
+
+fn header(kind: tar::EntryType, owner: Owner) -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_uid(owner.uid);
+    header.set_gid(owner.gid);
+    header.set_mode(owner.mode);
+    header.set_size(0);
+    header
+}
+
+/// The owner of the first entry of an archive.
+pub fn owner_in(tar: &[u8]) -> Option<Owner> {
+    let mut archive = tar::Archive::new(tar);
+    let entry = archive.entries().ok()?.next()?.ok()?;
+    let header = entry.header();
+    Some(Owner { uid: header.uid().ok()?, gid: header.gid().ok()?, mode: header.mode().ok()? & 0o7777 })
+}
+
+fn user(found: ContainerInspectResponse) -> User {
+    let config = found.config.unwrap_or_default();
+    let variables = config.env.unwrap_or_default().into_iter();
+    let state = found.state.unwrap_or_default();
+    let mounts = found.mounts.unwrap_or_default().into_iter();
+    User {
+        id: found.id.unwrap_or_default(),
+        name: found.name.unwrap_or_default().trim_start_matches('/').to_owned(),
+        image: found.image.unwrap_or_default(),
+        is_running: state.running.unwrap_or(false) || state.restarting.unwrap_or(false),
+        is_paused: state.paused.unwrap_or(false),
+        env: variables
+            .filter_map(|variable| {
+                variable.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()))
+            })
+            .collect(),
+        mounts: mounts
+            .filter_map(|MountPoint { name, destination, .. }| Some((name?, destination?)))
+            .collect(),
+    }
+}

@@ -1,0 +1,264 @@
+//! Filling a worktree's volumes with copies of another's.
+//!
+//! [`run`] carries out what `domain::seed` plans. Before anything is made the registry has the intent, and the volume a
+//! label with its id; what has no end in the registry is half filled, and goes when it is found ([`Seeds::clean`]).
+//! [`automatic`] does it for a worktree whose configuration asks for it.
+
+mod automatic;
+mod run;
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, mpsc};
+use tracing::{info, warn};
+use wtd_protocol::seed::SeedEvent;
+use wtd_protocol::{Problem, ProblemType, State};
+
+use crate::domain::allocation::Allocation;
+use crate::domain::draft::Record;
+use crate::domain::seed::{Copy, Question, Refusal, SEED_LABEL, Seeding, pairs, plan};
+use crate::engine::{Connection, ContainerId, Engine, EngineError, Host, Removed};
+use crate::registry::{Decision, WriteError, Writer};
+use crate::store::History;
+
+/// How long a copy that a person asks for waits for one that is under way.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The first and the longest pause before an engine is asked again after what was interrupted.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+
+/// What copying works with; clones are handles to the same.
+#[derive(Debug, Clone)]
+pub struct Seeds(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    writer: Writer,
+    history: History,
+    engine: Engine,
+    running: Arc<Mutex<()>>,
+    /// Stands for the copies of this registry on an engine that others use too.
+    owner: String,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct Wish {
+    /// The worktree that is copied.
+    pub source: Arc<Allocation>,
+    /// The worktree whose volumes are filled.
+    pub target: Arc<Allocation>,
+    /// The engine that is meant.
+    pub engine: Engine,
+    /// Every volume, not the database's alone.
+    pub all: bool,
+    /// Whether containers may be paused.
+    pub may_pause: bool,
+    /// Whether it waits until other copies have ended.
+    pub waits: bool,
+}
+
+/// Why what is left of a copy can't be cleared away.
+#[derive(Debug, thiserror::Error)]
+enum UndoError {
+    /// Something uses the volume.
+    #[error("volume {volume} is half filled, and in use: {why}")]
+    InUse {
+        /// The volume.
+        volume: String,
+        /// What the engine says.
+        why: String,
+    },
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// That it is done could not be recorded.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+impl Seeds {
+    /// Copies for the registry at this path.
+    pub fn new(writer: Writer, history: History, engine: Engine, registry: &Path) -> Self {
+        // gc's own helpers go by another name: each clears away what it finds of its own.
+        let owner = format!("{}seed", crate::gc::owner_of(registry));
+        Self(Arc::new(Parts { writer, history, engine, running: Arc::default(), owner }))
+    }
+
+    /// The engine that is meant.
+    pub fn engine(&self, hint: &wtd_protocol::gc::EngineHint) -> Engine {
+        self.0.engine.of_person(hint.docker_host.as_deref(), hint.docker_context.as_deref())
+    }
+
+    /// Begins to copy, and goes on as long as somebody hears of the events. One copy at a time.
+    pub async fn begin(&self, wish: Wish) -> Result<mpsc::Receiver<SeedEvent>, Problem> {
+        let lock = Arc::clone(&self.0.running).lock_owned();
+        let lock = if wish.waits {
+            lock.await
+        } else {
+            tokio::time::timeout(PATIENCE, lock)
+                .await
+                .map_err(|_| refused("another copy is under way", "wait until it has ended"))?
+        };
+        let connection =
+            wish.engine.open().await.map_err(|error| engine_problem(&error))?.ok_or_else(|| {
+                refused(
+                    "there is no container engine on this machine",
+                    "install one, or name one in DOCKER_HOST",
+                )
+            })?;
+        let left = self.clean(&connection).await?;
+        let copies = self.plan(&wish, &connection).await?;
+        if let Some((_, why)) =
+            left.iter().find(|(left, _)| copies.iter().any(|copy| copy.volume == left.volume))
+        {
+            return Err(refused(why.clone(), "run `docker compose down` in the worktree, and seed it again"));
+        }
+        let (events, heard) = mpsc::channel(16);
+        let run = run::Run::new(self.clone(), wish, connection, events);
+        tokio::spawn(async move {
+            run.run(copies).await;
+            drop(lock);
+        });
+        Ok(heard)
+    }
+
+    /// What is copied, and how. Nothing is when one of the volumes can't be filled.
+    async fn plan(&self, wish: &Wish, connection: &Connection) -> Result<Vec<Copy>, Problem> {
+        let failed = |error: EngineError| engine_problem(&error);
+        let engine = connection.view().await.map_err(failed)?;
+        let mut question = Question {
+            source: &wish.source,
+            target: &wish.target,
+            engine: &engine,
+            users: &HashMap::new(),
+            all: wish.all,
+            may_pause: wish.may_pause,
+        };
+        let mut users = HashMap::new();
+        for source in pairs(&question).into_keys() {
+            let found = connection.detailed_users(&source).await.map_err(failed)?;
+            users.insert(source.to_string(), found);
+        }
+        question.users = &users;
+        let copies =
+            plan(&question).map_err(|refusal: Refusal| refused(refusal.to_string(), refusal.remedy()))?;
+        for copy in copies.iter().filter(|copy| copy.existing.is_some()) {
+            let held = connection.hold(&copy.volume, true, &self.0.owner).await.map_err(failed)?;
+            let is_empty = connection.is_empty(&held).await;
+            connection.let_go(held).await.map_err(failed)?;
+            if !is_empty.map_err(failed)? {
+                return Err(Problem::new(
+                    ProblemType::VolumeExists,
+                    format!("volume {} is not empty", copy.volume),
+                    format!(
+                        "nothing is ever copied over data; if it is not needed, `docker volume rm {}`, and seed again",
+                        copy.volume
+                    ),
+                ));
+            }
+        }
+        Ok(copies)
+    }
+
+    /// Clears away what copies left that did not live to end, as far as it is on this engine; gives those that could not
+    /// be, each with the reason.
+    async fn clean(&self, connection: &Connection) -> Result<Vec<(Seeding, String)>, Problem> {
+        let unended = self.0.history.unended_seedings().await.map_err(|error| {
+            Problem::new(ProblemType::RegistryUnavailable, error.to_string(), "see `wtd-client doctor`")
+        })?;
+        let mut left = Vec::new();
+        for seeding in unended.into_iter().filter(|it| it.engine == *connection.id()) {
+            match self.undo(connection, &seeding, "interrupted; what was there of it is removed").await {
+                Ok(()) => info!(volume = %seeding.volume, "half-filled volume removed"),
+                Err(why) => {
+                    warn!(volume = %seeding.volume, why = %why, "half-filled volume left");
+                    left.push((seeding, why.to_string()));
+                }
+            }
+        }
+        Ok(left)
+    }
+
+    /// Clears away a copy, and records that it has ended so.
+    async fn undo(&self, connection: &Connection, seeding: &Seeding, outcome: &str) -> Result<(), UndoError> {
+        for id in seeding.paused.iter().filter_map(|id| ContainerId::new(id)) {
+            connection.resume(&id).await?;
+        }
+        connection.remove_helpers(&self.0.owner).await?;
+        let volume = connection.volume(&seeding.volume).await?;
+        if volume.is_some_and(|volume| volume.labels.get(SEED_LABEL) == Some(&seeding.id))
+            && let Removed::InUse(why) = connection.remove_volume(&seeding.volume).await?
+        {
+            return Err(UndoError::InUse { volume: seeding.volume.to_string(), why });
+        }
+        Ok(self.end(&seeding.id, outcome).await?)
+    }
+
+    /// Records how a copy has ended.
+    async fn end(&self, id: &str, outcome: &str) -> Result<(), WriteError> {
+        let record = Record::Seeded { id: id.to_owned(), outcome: outcome.to_owned() };
+        self.record(record, None).await.map(drop)
+    }
+
+    /// Records something; nothing when the allocation is not in use any more that it is `of`.
+    async fn record(&self, record: Record, of: Option<&Allocation>) -> Result<bool, WriteError> {
+        let of = of.map(|allocation| allocation.id);
+        let step = self.0.writer.commit(move |ledger, _| {
+            let is_live = |id| {
+                ledger.allocation(id).is_some_and(|now| now.state == State::Active && now.ending.is_none())
+            };
+            let may = of.is_none_or(is_live);
+            let decision = Decision { ledger: ledger.clone(), records: vec![record], seen: None };
+            Ok((may.then_some(decision), may))
+        });
+        step.await
+    }
+
+    /// Clears away what was interrupted, and copies for worktrees whose configuration asks for it. Until the future is
+    /// dropped.
+    pub async fn run(&self) {
+        tokio::join!(self.recover(), self.follow());
+    }
+
+    /// Clears away what an earlier process was interrupted at, as soon as the engine answers.
+    async fn recover(&self) {
+        let (mut pause, longest) = PAUSES;
+        loop {
+            match self.0.history.unended_seedings().await {
+                Ok(unended) if unended.is_empty() => return,
+                Ok(unended) => {
+                    let hosts: HashSet<String> = unended.into_iter().map(|seeding| seeding.host).collect();
+                    let _lock = self.0.running.lock().await;
+                    for host in hosts {
+                        // What fails is told of, and tried again.
+                        match Host::new(&host) {
+                            Ok(host) => match Connection::open(host).await {
+                                Ok(connection) => drop(self.clean(&connection).await),
+                                Err(error) => {
+                                    warn!(why = %error, "half-filled volumes wait for their engine")
+                                }
+                            },
+                            Err(error) => warn!(why = %error, "half-filled volumes are on an unknown engine"),
+                        }
+                    }
+                }
+                Err(error) => warn!(why = %error, "interrupted copies can't be read"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(longest);
+        }
+    }
+}
+
+fn refused(detail: impl Into<String>, remedy: &str) -> Problem {
+    Problem::new(ProblemType::SeedRefused, detail, remedy)
+}
+
+/// An engine that gave no answer, as the caller hears of it.
+fn engine_problem(error: &EngineError) -> Problem {
+    Problem::new(ProblemType::EngineUnavailable, error.to_string(), "start it, or name it in DOCKER_HOST")
+}
