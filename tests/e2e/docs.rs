@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::harness::{Postgres, Repo, Sandbox, free_base, on_each_debian_with, page, require};
+use crate::harness::services::services;
+use crate::harness::{Postgres, Ran, Repo, Sandbox, free_base, on_each_debian_with, page, require};
 
 fn documents() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs")
@@ -90,6 +91,20 @@ fn databases_have_the_worktrees_schemas() {
     let page = fs::read_to_string(documents().join("databases.md")).unwrap();
     let page = page.replace("5432", &server.port.to_string());
     page::run(&sandbox, &sandbox.path("home/shop"), &page);
+}
+
+#[test]
+fn seeding_starts_on_real_data() {
+    let Some(services) = services() else { return };
+    let sandbox = services.sandbox();
+    let shop = Repo::init(&sandbox, &sandbox.path("home/shop"));
+    let _daemon = services.daemon(&sandbox);
+    let page = fs::read_to_string(documents().join("seeding.md")).unwrap();
+    let outputs = tempfile::tempdir().unwrap();
+    let home = sandbox.path("home");
+    page::run_elsewhere(&page, home.to_str().unwrap(), (outputs.path(), outputs.path()), |script| {
+        Ran::of(services.inside(&sandbox, "bash").arg(script).current_dir(&shop.path))
+    });
 }
 
 /// A page that no test runs would be a page that nobody checks.

@@ -1,8 +1,10 @@
 //! `seed` on a real engine: a worktree begins with a copy of another's data, or with nothing at all.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -149,10 +151,15 @@ struct Writer(Child);
 impl Writer {
     fn new(shop: &Shop<'_>) -> Self {
         shop.sql(0, "CREATE TABLE written (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, at timestamptz DEFAULT now())");
-        let script = "while :; do echo 'INSERT INTO written DEFAULT VALUES;'; done |
-            exec docker exec -i shop-db-1 psql -X -q -U agents -d shop-0 >/dev/null";
-        let mut bash = shop.services.inside(shop.sandbox, "bash");
-        Self(bash.args(["-c", script]).stdin(Stdio::null()).spawn().unwrap())
+        let mut docker = shop.services.inside(shop.sandbox, "docker");
+        docker.args(["exec", "-i", "shop-db-1", "psql", "-X", "-q", "-U", "agents", "-d", "shop-0"]);
+        let mut child = docker.stdin(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        // Until psql is gone.
+        std::thread::spawn(
+            move || while stdin.write_all(b"INSERT INTO written DEFAULT VALUES;\n").is_ok() {},
+        );
+        Self(child)
     }
 }
 
@@ -172,11 +179,23 @@ fn a_worktree_is_seeded_from_a_database_that_is_being_written_to() {
     let sandbox = services.sandbox();
     let daemon = services.daemon(&sandbox);
     let shop = Shop::new(&services, &sandbox, &daemon, QUICK, "");
+    // For who wants to know how long a larger one takes.
+    let megabytes: u32 = std::env::var("WTD_TEST_SEED_MB").map_or(0, |text| text.parse().unwrap());
+    if megabytes > 0 {
+        let rows = megabytes * 6200;
+        shop.sql(0, &format!("CREATE TABLE filler AS SELECT g AS id, gen_random_uuid() AS a, md5(g::text) || md5(random()::text) AS b FROM generate_series(1, {rows}) g"));
+        shop.sql(0, "CREATE INDEX ON filler (a); CREATE INDEX ON filler (id)");
+    }
     let (path, id) = shop.add(&daemon, "search");
     let writer = Writer::new(&shop);
     let count = |offset| shop.sql(offset, "SELECT count(*) FROM written").parse::<u64>().unwrap();
     let before = until("rows are being written", || count(0), |count| *count > 100);
+    let begun = Instant::now();
     let said = shop.seed(&path, &[]).quiet();
+    if megabytes > 0 {
+        let size = shop.sql(0, "SELECT pg_size_pretty(sum(pg_database_size(oid))) FROM pg_database");
+        eprintln!("{size} seeded in {:.1?}: {said}", begun.elapsed());
+    }
     let after = count(0);
     drop(writer);
     assert!(said.starts_with("db_data_10000 is a copy of db_data_0 ("), "{said}");

@@ -25,7 +25,7 @@ const DATABASE: &str = r#"
     chmod 700 "$PGDATA"
     if [[ ! -s $PGDATA/PG_VERSION ]]; then
         install -m 600 -o postgres <(printf %s "$POSTGRES_PASSWORD") /run/password
-        as initdb --username="$POSTGRES_USER" --pwfile=/run/password
+        as initdb --no-sync --username="$POSTGRES_USER" --pwfile=/run/password
         echo 'host all all all scram-sha-256' >>"$PGDATA/pg_hba.conf"
         as pg_ctl -w -o '-c listen_addresses=' start
         [[ $POSTGRES_DB == postgres ]] || as createdb --username="$POSTGRES_USER" -- "$POSTGRES_DB"
