@@ -130,7 +130,8 @@ pub async fn run(
             .with_context(|| format!("can't listen on {address}"))?;
         servers.spawn(serve(Listener::Tcp(tcp), context));
     }
-    tasks.spawn(async move { seeds.run().await });
+    let seeding = seeds.clone();
+    tasks.spawn(async move { seeding.run().await });
     work(&mut tasks, &reconciler, (releaser, engine, databases, roots), resyncs);
     if let Some(interval) = systemd::watchdog_interval() {
         tasks.spawn(systemd::watchdog(writer.clone(), interval));
@@ -148,6 +149,7 @@ pub async fn run(
     notify(&[NotifyState::Stopping]);
     info!("stopping");
     end.send_replace(true);
+    seeds.end().await;
     while servers.join_next().await.is_some() {}
     tasks.shutdown().await;
     writer.close().await;

@@ -268,13 +268,22 @@ fn an_interrupted_copy_leaves_nothing() {
     daemon = services.daemon(&sandbox);
     shop.awaits_nothing_half_made();
 
+    let mut client = shop.seed_until_half(&path);
+    daemon.terminate();
+    assert!(
+        !services.volumes().contains("db_data_10000"),
+        "a daemon that ends in order leaves nothing for the next one"
+    );
+    assert_eq!(shop.helpers(), []);
+    client.wait().unwrap();
+    let _daemon = services.daemon(&sandbox);
+
     // As often as one likes, and into a volume that is there and empty.
     services.volume("db_data_10000", &[("mine", "kept")]);
     shop.seed(&path, &[]).quiet();
     assert_eq!(services.inspect("db_data_10000").unwrap()["Labels"]["mine"], "kept");
     shop.compose(&path, &["up", "--detach", "--wait"]);
     assert_eq!(shop.sql(10_000, "SELECT count(*) FROM stock"), "1002");
-    drop(daemon);
 }
 
 #[test]

@@ -42,7 +42,12 @@ impl Seeds {
                 match report.failure {
                     Some(problem) => warn!(worktree, why = problem.detail, "worktree not seeded"),
                     None => {
-                        info!(worktree, from = report.from, volumes = report.volumes.len(), "worktree seeded")
+                        info!(
+                            worktree,
+                            from = report.from,
+                            volumes = report.volumes.len(),
+                            "worktree seeded"
+                        );
                     }
                 }
             }

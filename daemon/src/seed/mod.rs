@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, watch};
 use tracing::{info, warn};
 use wtd_protocol::seed::SeedEvent;
 use wtd_protocol::{Problem, ProblemType, State};
@@ -27,6 +27,9 @@ use crate::store::History;
 /// How long a copy that a person asks for waits for one that is under way.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long the daemon's end waits until a copy is cleared away.
+const CLEARING: Duration = Duration::from_secs(20);
+
 /// The first and the longest pause before an engine is asked again after what was interrupted.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
@@ -40,6 +43,8 @@ struct Parts {
     history: History,
     engine: Engine,
     running: Arc<Mutex<()>>,
+    /// Whether the daemon is about to end.
+    end: watch::Sender<bool>,
     /// Stands for the copies of this registry on an engine that others use too.
     owner: String,
 }
@@ -85,7 +90,8 @@ impl Seeds {
     pub fn new(writer: Writer, history: History, engine: Engine, registry: &Path) -> Self {
         // gc's own helpers go by another name: each clears away what it finds of its own.
         let owner = format!("{}seed", crate::gc::owner_of(registry));
-        Self(Arc::new(Parts { writer, history, engine, running: Arc::default(), owner }))
+        let (end, _) = watch::channel(false);
+        Self(Arc::new(Parts { writer, history, engine, running: Arc::default(), end, owner }))
     }
 
     /// The engine that is meant.
@@ -195,11 +201,11 @@ impl Seeds {
         {
             return Err(UndoError::InUse { volume: seeding.volume.to_string(), why });
         }
-        Ok(self.end(&seeding.id, outcome).await?)
+        Ok(self.close(&seeding.id, outcome).await?)
     }
 
     /// Records how a copy has ended.
-    async fn end(&self, id: &str, outcome: &str) -> Result<(), WriteError> {
+    async fn close(&self, id: &str, outcome: &str) -> Result<(), WriteError> {
         let record = Record::Seeded { id: id.to_owned(), outcome: outcome.to_owned() };
         self.record(record, None).await.map(drop)
     }
@@ -216,6 +222,19 @@ impl Seeds {
             Ok((may.then_some(decision), may))
         });
         step.await
+    }
+
+    /// Ends a copy that is under way, and waits until it is cleared away: nothing stays paused while no daemon runs.
+    pub async fn end(&self) {
+        self.0.end.send_replace(true);
+        // What can't be cleared away in this time goes with the next start.
+        drop(tokio::time::timeout(CLEARING, self.0.running.lock()).await);
+    }
+
+    /// Waits until the daemon is about to end.
+    async fn ending(&self) {
+        // The sender lives as long as this does.
+        drop(self.0.end.subscribe().wait_for(|ends| *ends).await);
     }
 
     /// Clears away what was interrupted, and copies for worktrees whose configuration asks for it. Until the future is
@@ -239,7 +258,7 @@ impl Seeds {
                             Ok(host) => match Connection::open(host).await {
                                 Ok(connection) => drop(self.clean(&connection).await),
                                 Err(error) => {
-                                    warn!(why = %error, "half-filled volumes wait for their engine")
+                                    warn!(why = %error, "half-filled volumes wait for their engine");
                                 }
                             },
                             Err(error) => warn!(why = %error, "half-filled volumes are on an unknown engine"),
@@ -256,6 +275,10 @@ impl Seeds {
 
 fn refused(detail: impl Into<String>, remedy: &str) -> Problem {
     Problem::new(ProblemType::SeedRefused, detail, remedy)
+}
+
+fn shutting_down() -> Problem {
+    Problem::new(ProblemType::ShuttingDown, "the daemon is shutting down", "seed again when it runs")
 }
 
 /// An engine that gave no answer, as the caller hears of it.

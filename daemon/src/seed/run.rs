@@ -149,10 +149,11 @@ impl Run {
         let made = tokio::select! {
             made = self.make(copy, &seeding) => made,
             () = self.events.closed() => Err(Stop::Unheard),
+            () = self.seeds.ending() => Err(Stop::Failed(super::shutting_down())),
         };
         match made {
             Ok(seeded) => {
-                self.seeds.end(&seeding.id, "done").await?;
+                self.seeds.close(&seeding.id, "done").await?;
                 info!(volume = %copy.volume, from = %copy.source, bytes = seeded.bytes, "volume seeded");
                 Ok(seeded)
             }
@@ -471,8 +472,8 @@ fn in_use(copy: &Copy, why: &str) -> Stop {
 
 /// The last line that says something.
 fn last_line(said: &str) -> String {
-    let lines = said.split(['\r', '\n']).map(str::trim).filter(|line| !line.is_empty());
-    lines.last().unwrap_or("it says nothing").chars().take(300).collect()
+    let mut lines = said.split(['\r', '\n']).map(str::trim).filter(|line| !line.is_empty());
+    lines.next_back().unwrap_or("it says nothing").chars().take(300).collect()
 }
 
 /// How far `pg_basebackup --progress` says that it is, in bytes: `30440/30440 kB (100%), 0/1 tablespace`.

@@ -37,10 +37,19 @@ fn planned(
     users: &[User],
     change: impl FnOnce(&mut Question<'_>),
 ) -> Result<Vec<Copy>, Refusal> {
-    let (source, target) = (main(), allocation(2, 10_000));
+    planned_for(&allocation(2, 10_000), engine, users, change)
+}
+
+fn planned_for(
+    target: &Allocation,
+    engine: &EngineView,
+    users: &[User],
+    change: impl FnOnce(&mut Question<'_>),
+) -> Result<Vec<Copy>, Refusal> {
+    let source = main();
     let users = HashMap::from([("db_data_0".to_owned(), users.to_vec())]);
     let mut question =
-        Question { source: &source, target: &target, engine, users: &users, all: false, may_pause: true };
+        Question { source: &source, target, engine, users: &users, all: false, may_pause: true };
     change(&mut question);
     plan(&question)
 }
@@ -137,10 +146,10 @@ fn nothing_is_copied_that_only_one_worktree_has() {
         ..allocation(2, 10_000)
     };
     let there = engine(&[volume("db_data_0")], &[]);
-    let refused = planned(&there, &[server()], |question| question.target = &shared).unwrap_err();
+    let refused = planned_for(&shared, &there, &[server()], |_| {}).unwrap_err();
     assert_eq!(refused, Refusal::Nothing(false), "what worktrees share is nobody's to fill");
     let itself = main();
-    let refused = planned(&there, &[server()], |question| question.target = &itself).unwrap_err();
+    let refused = planned_for(&itself, &there, &[server()], |_| {}).unwrap_err();
     assert_eq!(refused, Refusal::Itself);
 }
 
