@@ -130,9 +130,7 @@ pub async fn run(
             .with_context(|| format!("can't listen on {address}"))?;
         servers.spawn(serve(Listener::Tcp(tcp), context));
     }
-    let seeding = seeds.clone();
-    tasks.spawn(async move { seeding.run().await });
-    work(&mut tasks, &reconciler, (releaser, engine, databases, roots), resyncs);
+    work(&mut tasks, &reconciler, (releaser, engine, databases, roots, seeds.clone()), resyncs);
     if let Some(interval) = systemd::watchdog_interval() {
         tasks.spawn(systemd::watchdog(writer.clone(), interval));
     }
@@ -183,7 +181,7 @@ fn broken(end: End) -> anyhow::Result<()> {
 fn work(
     tasks: &mut JoinSet<()>,
     reconciler: &Reconciler,
-    (releaser, engine, databases, roots): (Releaser, Engine, Databases, Arc<Roots>),
+    (releaser, engine, databases, roots, seeds): (Releaser, Engine, Databases, Arc<Roots>, Seeds),
     resyncs: watch::Receiver<Duration>,
 ) {
     let (recording, there) = (releaser.clone(), engine.clone());
@@ -193,6 +191,7 @@ fn work(
     tasks.spawn(async move { sweeping.sweep(sweeps).await });
     tasks.spawn(async move { releaser.run(&engine).await });
     tasks.spawn(async move { databases.run(resyncs).await });
+    tasks.spawn(async move { seeds.run().await });
     reconciler.set_roots_listener(Arc::clone(&roots) as _);
     let searching = reconciler.clone();
     tasks.spawn(async move { roots.run(&searching).await });
