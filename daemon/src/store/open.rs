@@ -160,7 +160,7 @@ pub async fn open(state_dir: &Path, self_description: &str) -> Result<Registry, 
 /// database for writing brings its log home when they close it, whatever they think of the content.
 async fn check(path: &Path, options: &SqliteConnectOptions) -> Result<(), StoreError> {
     let mut connection = connect(path, options).await?;
-    check_library(&mut connection).await?;
+    check_library(path, &mut connection).await?;
     check_content(path, &mut connection).await?;
     version(path, &mut connection).await?;
     connection.close().await.map_err(StoreError::from)
@@ -317,20 +317,24 @@ async fn connect(path: &Path, options: &SqliteConnectOptions) -> Result<SqliteCo
     SqliteConnection::connect_with(options).await.map_err(|error| damage(path, error))
 }
 
-/// SQLite's own word for damage (result codes 11 and 26) is told as such.
+/// SQLite's own word for damage (result codes 11 and 26, in the low byte of an extended one) is told as such.
 fn damage(path: &Path, error: sqlx::Error) -> StoreError {
     let code = error
         .as_database_error()
         .and_then(sqlx::error::DatabaseError::code)
         .map(std::borrow::Cow::into_owned);
-    match code.as_deref() {
-        Some("11" | "26") => StoreError::Corrupt { path: path.to_owned(), why: error.to_string() },
+    match code.and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xff) {
+        Some(11 | 26) => StoreError::Corrupt { path: path.to_owned(), why: error.to_string() },
         _ => StoreError::Sql(error),
     }
 }
 
-async fn check_library(connection: &mut SqliteConnection) -> Result<(), StoreError> {
-    let row = sqlx::query("SELECT sqlite_version()").fetch_one(connection).await?;
+async fn check_library(path: &Path, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    // The first statement, for which SQLite reads the schema.
+    let row = sqlx::query("SELECT sqlite_version()")
+        .fetch_one(connection)
+        .await
+        .map_err(|error| damage(path, error))?;
     let version: String = row.try_get(0)?;
     let parts: Vec<u32> = version.split('.').map_while(|part| part.parse().ok()).collect();
     if parts.as_slice() < OLDEST_SQLITE.as_slice() { Err(StoreError::OldSqlite(version)) } else { Ok(()) }
