@@ -348,6 +348,9 @@ fn a_backup_brings_back_what_was_dropped() {
     std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
     std::os::unix::fs::chown(&secret, Some(999), Some(998)).unwrap();
     std::os::unix::fs::symlink("a file", content.join("pg_wal/link")).unwrap();
+    // PostgreSQL takes no data directory that is another user's, or that others may read.
+    std::os::unix::fs::chown(&content, Some(999), Some(998)).unwrap();
+    std::fs::set_permissions(&content, std::fs::Permissions::from_mode(0o700)).unwrap();
     scene.repo.remove(&path);
 
     // A directory that can't be written keeps everything.
@@ -377,8 +380,12 @@ fn a_backup_brings_back_what_was_dropped() {
     assert_eq!(shown["Labels"]["of"], "a test");
     let secret = engine.content(&volume).join("pg_wal/a file");
     assert_eq!(std::fs::read(&secret).unwrap(), bytes);
-    let metadata = secret.metadata().unwrap();
-    assert_eq!((metadata.uid(), metadata.gid(), metadata.mode() & 0o777), (999, 998, 0o600));
+    let owner_and_mode = |path: &Path| {
+        let metadata = path.metadata().unwrap();
+        (metadata.uid(), metadata.gid(), metadata.mode() & 0o777)
+    };
+    assert_eq!(owner_and_mode(&secret), (999, 998, 0o600));
+    assert_eq!(owner_and_mode(&engine.content(&volume)), (999, 998, 0o700));
     let symlink = engine.content(&volume).join("pg_wal/link");
     assert_eq!(std::fs::read_link(symlink).unwrap(), Path::new("a file"));
 

@@ -2,6 +2,7 @@
 //! is pulled, and removed with it. Also the few things that are asked of the project's own containers.
 
 use std::collections::HashMap;
+use std::path::Component;
 use std::pin::Pin;
 
 use axum::body::Bytes;
@@ -251,11 +252,19 @@ fn header(kind: tar::EntryType, owner: Owner) -> tar::Header {
 }
 
 /// The owner of the first entry of an archive.
-pub fn owner_in(tar: &[u8]) -> Option<Owner> {
+fn owner_in(tar: &[u8]) -> Option<Owner> {
     let mut archive = tar::Archive::new(tar);
     let entry = archive.entries().ok()?.next()?.ok()?;
     let header = entry.header();
     Some(Owner { uid: header.uid().ok()?, gid: header.gid().ok()?, mode: header.mode().ok()? & 0o7777 })
+}
+
+/// The owner of a volume's own directory, which is what an archive of the volume begins with.
+pub fn root_owner_in(tar: &[u8]) -> Option<Owner> {
+    let mut archive = tar::Archive::new(tar);
+    let entry = archive.entries().ok()?.next()?.ok()?;
+    let is_root = entry.path().is_ok_and(|path| path.components().all(|part| part == Component::CurDir));
+    if is_root { owner_in(tar) } else { None }
 }
 
 fn user(found: ContainerInspectResponse) -> User {

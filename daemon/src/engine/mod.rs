@@ -20,7 +20,7 @@ use arc_swap::ArcSwap;
 
 pub use archive::Held;
 pub use connection::{Connection, ContainerId, Removed};
-pub use helper::{Helper, Output, Owner, owner_in};
+pub use helper::{Helper, Output, Owner, root_owner_in};
 use place::Place;
 pub use place::{Environment, Host};
 

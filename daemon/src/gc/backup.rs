@@ -22,7 +22,7 @@ use super::engine_problem;
 use crate::domain::allocation::Allocation;
 use crate::domain::gc::Volume;
 use crate::domain::names::VolumeName;
-use crate::engine::{Connection, EngineError};
+use crate::engine::{Connection, EngineError, root_owner_in};
 
 /// The name of our record in the pax header: a vendor's name in capitals, then a keyword (POSIX pax).
 const KEYWORD: &str = "WTD.volume";
@@ -246,6 +246,9 @@ fn inspect(path: &Path) -> io::Result<Content> {
     Ok(content)
 }
 
+/// How much has the whole header of an archive's first entry, which is the volume's own directory, in bytes.
+const ROOT_ENTRY: u64 = 8 * 1024;
+
 /// How much ends an archive, in bytes.
 const EMPTY_END: u64 = 1024;
 
@@ -351,7 +354,14 @@ impl Restore {
         };
         let held = self.connection.hold(&self.name, false, &self.owner).await.map_err(failed)?;
         let mut file = File::open(&self.path).map_err(unreadable)?;
-        file.seek(SeekFrom::Start(self.content.begins)).map_err(unreadable)?;
+        let begins = SeekFrom::Start(self.content.begins);
+        file.seek(begins).map_err(unreadable)?;
+        let mut first = Vec::new();
+        (&mut file).take(ROOT_ENTRY).read_to_end(&mut first).map_err(unreadable)?;
+        file.seek(begins).map_err(unreadable)?;
+        if let Some(root) = root_owner_in(&first) {
+            self.connection.own(&held, root).await.map_err(failed)?;
+        }
         let pieces = futures_util::stream::unfold(file, |mut file| async {
             let read = tokio::task::spawn_blocking(move || {
                 let mut piece = vec![0; PIECE];

@@ -17,7 +17,7 @@ use super::{Seeds, Wish, engine_problem, refused};
 use crate::domain::draft::Record;
 use crate::domain::gc::belongings::ALLOCATION_LABEL;
 use crate::domain::seed::{BaseBackup, Copy, Method, Rename, SEED_LABEL, Seeding};
-use crate::engine::{Connection, ContainerId, EngineError, Helper, Output, Owner, Removed, owner_in};
+use crate::engine::{Connection, ContainerId, EngineError, Helper, Output, Owner, Removed, root_owner_in};
 use crate::registry::WriteError;
 
 /// How long a listener may leave an event unread before nobody is taken to listen.
@@ -383,7 +383,7 @@ impl Run {
                 refused(format!("the engine gives nothing of volume {}", copy.source), "seed again").into()
             );
         };
-        if let Some(root) = owner_in(&first) {
+        if let Some(root) = root_owner_in(&first) {
             self.connection.own(&to, root).await?;
         }
         let copied = Arc::new(AtomicU64::new(0));
