@@ -43,6 +43,8 @@ mod gc_databases;
 #[cfg(test)]
 mod gc_keeps;
 #[cfg(test)]
+mod gc_podman;
+#[cfg(test)]
 mod hook;
 #[cfg(test)]
 mod hook_beside;

@@ -116,11 +116,9 @@ impl Connection {
         tar: impl Stream<Item = Result<axum::body::Bytes, std::io::Error>> + Send + 'static,
         patience: std::time::Duration,
     ) -> Result<(), EngineError> {
-        let options = UploadToContainerOptionsBuilder::default()
-            .path(path)
-            // Podman gives everything to the container's user otherwise; Docker keeps the owners either way.
-            .copy_uidgid("true")
-            .build();
+        // Without `copyUIDGID`, which would give everything to the container's user: on Podman always, on Docker where it
+        // has one.
+        let options = UploadToContainerOptionsBuilder::default().path(path).build();
         let docker = self.docker.clone().with_timeout(patience);
         let body = bollard::body_try_stream(tar);
         docker

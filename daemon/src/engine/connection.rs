@@ -37,6 +37,7 @@ pub struct Connection {
     id: EngineId,
     version: String,
     tells_creation: bool,
+    tells_owners: bool,
 }
 
 /// What came of having something removed.
@@ -75,7 +76,14 @@ impl Connection {
             id: EngineId::new(&id),
             version: version.version.unwrap_or_default(),
             tells_creation: is_podman || api >= TELLS_CREATION,
+            tells_owners: !is_podman,
         })
+    }
+
+    /// Whether it tells who owns the files of a volume. Podman's API gives them all to the user that serves it, so what was
+    /// read there would not come back as it was.
+    pub fn tells_owners(&self) -> bool {
+        self.tells_owners
     }
 
     /// Where it is.

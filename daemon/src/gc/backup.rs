@@ -68,6 +68,12 @@ pub(super) enum BackupError {
         /// What differs.
         why: String,
     },
+    /// The engine gives files without their owners.
+    #[error(
+        "Podman's API does not tell who owns the files of volume {0}, so a backup of it would not be whole; `podman volume \
+         export {0}` writes one"
+    )]
+    NoOwners(VolumeName),
     /// The engine failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -77,6 +83,9 @@ impl BackupError {
     pub(super) fn problem(&self) -> Problem {
         match self {
             Self::Engine(error) => engine_problem(error),
+            Self::NoOwners(_) => {
+                Problem::new(ProblemType::EngineUnavailable, self.to_string(), "gc without --backup drops it")
+            }
             Self::File { .. } | Self::Unlike { .. } => Problem::new(
                 ProblemType::PathUnreadable,
                 self.to_string(),
@@ -96,6 +105,9 @@ pub(super) async fn write(
     directory: &Path,
     events: &mpsc::Sender<GcEvent>,
 ) -> Result<PathBuf, BackupError> {
+    if !connection.tells_owners() {
+        return Err(BackupError::NoOwners(name.clone()));
+    }
     let manifest = Manifest {
         volume: volume.name.clone(),
         labels: volume.labels.clone(),

@@ -374,6 +374,14 @@ impl Run {
 
     /// Unpacks into the volume what the engine packs of the source.
     async fn pump(&self, copy: &Copy) -> Result<u64, Stop> {
+        if !self.connection.tells_owners() {
+            let detail = format!("Podman's API does not tell who owns the files of volume {}", copy.source);
+            return Err(refused(
+                detail,
+                "start the database's container, which copies itself, and seed again",
+            )
+            .into());
+        }
         let owner = &self.seeds.0.owner;
         let from = self.connection.hold(&copy.source, true, owner).await?;
         let to = self.connection.hold(&copy.volume, false, owner).await?;

@@ -33,6 +33,10 @@ const ALONE: &str =
 /// An engine in a network namespace of its own, with whatever storage it likes best.
 const WITH_NETWORK: &str = "exec unshare --net -- sh -c 'ip link set lo up && exec dockerd \"$@\"' sh \"$@\"";
 
+/// Podman, which answers as Docker does.
+const PODMAN: &str = "exec podman --root \"$4\" --runroot \"$6\" --storage-driver vfs --events-backend file \
+    --cgroup-manager cgroupfs system service --time=0 \"$2\"";
+
 /// An engine that is running.
 pub(crate) struct Engine {
     /// Where it listens.
@@ -70,6 +74,13 @@ impl Engine {
         let can = ["unshare", "nsenter", "ip"].iter().all(|program| require::find(program).is_some());
         let can = is_possible() && require::part(can, "a network of its own takes util-linux and iproute2");
         can.then(|| Self::begin(WITH_NETWORK))
+    }
+
+    /// Podman, of the caller's own.
+    #[track_caller]
+    pub(crate) fn podman() -> Option<Self> {
+        let can = require::find("podman").is_some() && rustix::process::geteuid().is_root();
+        require::part(can, "Podman takes root and podman").then(|| Self::begin(PODMAN))
     }
 
     fn begin(how: &str) -> Self {
@@ -224,12 +235,15 @@ impl Engine {
     #[track_caller]
     pub(crate) fn create(&self, name: &str, volumes: &[&str], labels: &[(&str, &str)]) -> String {
         let binds = volumes.iter().map(|volume| format!("{volume}:/{volume}"));
+        // Podman would raise limits that it may not raise everywhere.
+        let limits = ["nofile", "nproc"].map(|name| json!({ "Name": name, "Soft": 1024, "Hard": 1024 }));
         let body = json!({
             "Image": IMAGE,
             "Cmd": ["/bin/sleep", "1000000"],
             "Labels": labels.iter().copied().collect::<BTreeMap<_, _>>(),
             "HostConfig": {
                 "NetworkMode": "none",
+                "Ulimits": limits,
                 "Binds": binds.chain(["/usr:/usr:ro".to_owned()]).collect::<Vec<_>>(),
             },
         });
