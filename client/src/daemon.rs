@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use wtd_protocol::gc::{GcReport, GcRequest, RestoreRequest, Restored};
+use wtd_protocol::gc::{EngineHint, GcReport, GcRequest, RestoreRequest, Restored};
 use wtd_protocol::requests::{
     ComposeRequest, ForgetRequest, Forgotten, PathRequest, ReassignRequest, Reloaded, Revoked, Trust,
     TrustRequest,
@@ -128,8 +128,8 @@ impl Daemon {
     }
 
     /// Gives the worktree that holds `path` another offset.
-    pub(crate) fn reassign(&self, path: &Path, force: bool) -> Result<Allocation, Error> {
-        let body = ReassignRequest { path: PathRequest::of(path), force };
+    pub(crate) fn reassign(&self, path: &Path, force: bool, engine: EngineHint) -> Result<Allocation, Error> {
+        let body = ReassignRequest { path: PathRequest::of(path), force, engine };
         parsed(&self.ask(&with_body("POST", routes::REASSIGN, &body)?, &mut || {})?)
     }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::gc::EngineHint;
 use crate::path_text::{PathText, PathTextError};
 
 /// A path in a request.
@@ -42,6 +43,9 @@ pub struct ReassignRequest {
     /// Move it although its volume exists (or can't be asked after); the data stays under the old name.
     #[serde(default)]
     pub force: bool,
+    /// The engine that is asked after the volume.
+    #[serde(flatten)]
+    pub engine: EngineHint,
 }
 
 /// Body of `PUT` on [`crate::routes::COMPOSE`].

@@ -310,12 +310,19 @@ fn a_persons_docker_host_and_context_are_asked_when_the_daemon_knows_none() {
     }
     let sandbox = Sandbox::with_config("probe = false\n");
     let daemon = sandbox.daemon();
-    let repo = sandbox.repo("app");
+    let repo = Scene::new(&sandbox, engine).repo;
     daemon.put(&repo.path);
     let gc = |name: &str, value: &str| -> Ran {
         Ran::of(sandbox.client_command(["gc", "--dry-run"]).env("WTD_NO_START", "1").env(name, value))
     };
     gc("DOCKER_HOST", &engine.host()).quiet();
+    // So they are before a worktree moves away from its volume.
+    let volume = daemon.put(&repo.path)["volume"].as_str().unwrap().to_owned();
+    engine.volume(&volume, &[]);
+    let mut reassign = sandbox.client_command(["reassign"]);
+    let refused = Ran::of(reassign.current_dir(&repo.path).env("DOCKER_HOST", engine.host())).fails(1);
+    engine.remove_volume(&volume);
+    assert!(refused.contains(&volume) && refused.contains("--force"), "{refused}");
     for hostile in
         ["ssh://-oProxyCommand=touch /tmp/x", "unix://relative", "unix:///nowhere.sock", "tcp://a b:1", "x"]
     {

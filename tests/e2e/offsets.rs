@@ -120,7 +120,12 @@ fn when_no_offset_is_left_the_error_counts_allocations_and_names_gc() {
     declare_port(&repo, 65_500);
     daemon.put(&repo.path);
     // Above 65500 fit the offsets 0, 10, 20 and 30.
-    let three = ["one", "two", "three"].map(|name| repo.add(name));
+    // One after the other: those that are seen together take their offsets in whatever order they are seen.
+    let three = ["one", "two", "three"].map(|name| {
+        let path = repo.add(name);
+        daemon.await_state(&path, "active");
+        path
+    });
     let rows = daemon.await_agreement(&repo);
     assert_eq!(rows.offsets(), [0, 10, 20, 30]);
     repo.remove(&three[0]);
@@ -145,7 +150,9 @@ fn a_worktree_that_found_no_offset_gets_the_next_that_is_free() {
     let repo = sandbox.repo("app");
     declare_port(&repo, 65_516);
     daemon.put(&repo.path);
-    let (one, two) = (repo.add("one"), repo.add("two"));
+    let one = repo.add("one");
+    daemon.await_state(&one, "active");
+    let two = repo.add("two");
     sandbox.client_in(&two, ["get", "PORT_OFFSET"]).fails(5);
     repo.remove(&one);
     daemon.await_state(&two, "active");

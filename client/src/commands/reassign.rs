@@ -1,5 +1,6 @@
 //! `reassign [PATH]`: gives a worktree another offset.
 
+use super::gc::engine_hint;
 use crate::cli::ReassignArgs;
 use crate::daemon::Daemon;
 use crate::environment::absolute;
@@ -10,7 +11,7 @@ use crate::output::{self, Printable};
 pub(crate) fn run(daemon: &Daemon, args: &ReassignArgs) -> Result<(), Error> {
     let path = absolute(args.path.as_deref())?;
     let before = daemon.allocation(&path, &mut || {})?;
-    let allocation = daemon.again().reassign(&path, args.force)?;
+    let allocation = daemon.again().reassign(&path, args.force, engine_hint())?;
     let ports: Vec<_> = allocation.ports.iter().map(|(name, port)| format!("{name} {port}")).collect();
     output::styled(&format!(
         "{} now has offset {} ({}). Open shells still have the old variables.\n",

@@ -112,7 +112,8 @@ pub(super) async fn reassign(
     body: Body,
 ) -> Result<Response, Answer> {
     let request: ReassignRequest = from_json(&headers, body)?;
-    Ok(json(context.service.reassign(absolute(&request.path)?, request.force).await?))
+    let path = absolute(&request.path)?;
+    Ok(json(context.service.reassign(path, request.force, &request.engine).await?))
 }
 
 /// Records the Compose override of a worktree, and puts it into its git dir.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use axum::body::Bytes;
+use wtd_protocol::gc::EngineHint;
 use wtd_protocol::{Problem, ProblemType, State};
 
 use super::{Service, write_problem};
@@ -24,11 +25,11 @@ impl Service {
     /// Gives the worktree that holds `path` another offset. The old allocation becomes stale, so that nobody gets its
     /// offset while data of it is left. Refused while the worktree's volume exists, or can't be asked after, unless
     /// `force` says that the data may stay behind under the old name.
-    pub async fn reassign(&self, path: PathBuf, force: bool) -> Result<Bytes, Problem> {
+    pub async fn reassign(&self, path: PathBuf, force: bool, engine: &EngineHint) -> Result<Bytes, Problem> {
         let known = self.known(&path).await?;
         let snapshot = self.0.writer.snapshot();
         if !force {
-            self.refuse_while_volumes_exist(&known).await?;
+            self.refuse_while_volumes_exist(&known, engine).await?;
             self.refuse_while_its_database_exists(&known).await?;
         }
         let root = known.path.clone();
@@ -113,7 +114,11 @@ impl Service {
         }
     }
 
-    async fn refuse_while_volumes_exist(&self, allocation: &Allocation) -> Result<(), Problem> {
+    async fn refuse_while_volumes_exist(
+        &self,
+        allocation: &Allocation,
+        engine: &EngineHint,
+    ) -> Result<(), Problem> {
         let refusal = |why: String| {
             Problem::new(
                 ProblemType::VolumeExists,
@@ -128,7 +133,8 @@ impl Service {
         let unknown = |why: crate::engine::EngineError| {
             refusal(format!("the container engine can't say whether its volume exists ({why})"))
         };
-        let Some(connection) = self.0.engine.open().await.map_err(unknown)? else { return Ok(()) };
+        let engine = self.0.engine.of_person(engine.docker_host.as_deref(), engine.docker_context.as_deref());
+        let Some(connection) = engine.open().await.map_err(unknown)? else { return Ok(()) };
         let view = connection.view().await.map_err(unknown)?;
         match left_overs(allocation, &view).first() {
             Some(name) => Err(refusal(format!("{name} exists"))),
