@@ -182,7 +182,11 @@ impl Watches {
             for path in paths {
                 match watcher.watch(path, RecursiveMode::NonRecursive) {
                     Ok(()) => set.added = true,
-                    Err(error) => set.complete &= self.failed(path, &error),
+                    Err(error) => {
+                        // What went away between the read and this has to be read again: nothing tells when it is back.
+                        set.added |= is_gone(&error);
+                        set.complete &= self.failed(path, &error);
+                    }
                 }
             }
         }
@@ -204,9 +208,8 @@ impl Watches {
                 self.reached(Limit::Watches);
                 false
             }
-            // It went away again; the read that follows will see that.
-            ErrorKind::PathNotFound => true,
-            ErrorKind::Io(why) if why.kind() == std::io::ErrorKind::NotFound => true,
+            // The read that follows will see that.
+            _ if is_gone(error) => true,
             _ => {
                 debug!(path = %path.display(), error = error as &dyn std::error::Error, "not watched");
                 false
@@ -348,6 +351,15 @@ fn on_event(event: notify::Result<Event>, index: &RwLock<Index>, listener: &dyn 
         for key in concerned {
             listener.dirty(&key);
         }
+    }
+}
+
+/// Whether there was nothing to watch.
+fn is_gone(error: &notify::Error) -> bool {
+    match &error.kind {
+        ErrorKind::PathNotFound => true,
+        ErrorKind::Io(why) => why.kind() == std::io::ErrorKind::NotFound,
+        _ => false,
     }
 }
 

@@ -2,7 +2,8 @@
 //! real daemon, killed, halted, started and left without events in between. Whenever everything comes to rest the two have
 //! to agree. What fails is made as short as it gets, and told.
 //!
-//! `WTD_MODEL_SEED` takes the steps of one seed again; `WTD_SOAK_MINUTES` takes new ones for so long.
+//! `WTD_MODEL_SEED` takes the steps of one seed again; `WTD_SOAK_MINUTES` takes new ones for so long, and then everything has
+//! to be noticed by events alone: else the daemon looks for what no event told of every two seconds.
 
 mod mirror;
 mod model;
@@ -59,7 +60,8 @@ fn live(
     seen: Option<&AtomicUsize>,
     clock: Option<PathBuf>,
 ) -> Result<(), TestCaseError> {
-    let sandbox = Sandbox::new();
+    let resync = if std::env::var_os("WTD_SOAK_MINUTES").is_some() { "1h" } else { "2s" };
+    let sandbox = Sandbox::with_config(&format!("engine = \"none\"\nprobe = false\nresync = \"{resync}\"\n"));
     let outcome = live_in(&sandbox, model, steps, seen, clock);
     if outcome.is_err() && seen.is_some() {
         sandbox.keep();
