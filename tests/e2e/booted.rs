@@ -2,8 +2,7 @@
 
 use serde_json::Value;
 
-use crate::harness::engine::Engine;
-use crate::harness::{User, on_each_debian, on_each_debian_with};
+use crate::harness::{User, on_each_debian};
 
 /// A repository with two worktrees, at offsets 0 and 10000.
 const SHOP: &str = "git init -q -b main ~/shop
@@ -350,38 +349,5 @@ fn the_units_are_clean() {
         install(&alice);
         let verified = alice.run("systemd-analyze --user verify wtd.socket wtd.service");
         assert_eq!((verified.code, verified.text() + &verified.stderr), (Some(0), String::new()));
-    });
-}
-
-#[test]
-fn the_hardened_daemon_reaches_the_container_engine_as_the_users_group_may() {
-    // As Debian's docker.io has it: a socket in /run, for its group alone.
-    const GROUP: u32 = 4242;
-    let Some(engine) = Engine::start() else { return };
-    let socket = engine.host().trim_start_matches("unix://").to_owned();
-    std::os::unix::fs::chown(&socket, None, Some(GROUP)).unwrap();
-    on_each_debian_with(&[format!("--bind={socket}:/run/docker.sock")], |machine| {
-        machine.root(&format!("groupadd --gid {GROUP} docker; usermod --append --groups docker alice")).ok();
-        let alice = machine.log_in("alice");
-        alice.says("mkdir -p ~/.config/wtd; echo 'resync = \"1s\"' >~/.config/wtd/config.toml");
-        install(&alice);
-        alice.says(SHOP);
-        assert_eq!(status(&alice)["engine"], "unix:///var/run/docker.sock");
-        let checks: Value = serde_json::from_str(&alice.says("wtd-client doctor --json")).unwrap();
-        let check = checks.as_array().unwrap().iter().find(|check| check["check"] == "container engine");
-        assert_eq!(check.unwrap()["status"], "ok", "{checks:#}");
-
-        let until = |state: &str| {
-            alice.says(&format!(
-                "until wtd-client list --all --json | tr -d ' \\n' | grep -q '\"offset\":10000[^{{}}]*\"state\":\"{state}\"'; do
-                    sleep 0.1
-                done"
-            ));
-        };
-        engine.volume("db_data_10000", &[]);
-        alice.says("git -C ~/shop worktree remove ~/search");
-        until("stale");
-        engine.remove_volume("db_data_10000");
-        until("released");
     });
 }
