@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use wtd_protocol::gc::EngineHint;
 
 pub use archive::Held;
 pub use connection::{Connection, ContainerId, Removed};
@@ -140,8 +141,9 @@ impl Engine {
 
     /// The engine that a person means whose shell has these variables. The daemon's configuration stands before them.
     #[must_use]
-    pub fn of_person(&self, docker_host: Option<&str>, docker_context: Option<&str>) -> Self {
-        let environment = self.environment.of_person(docker_host, docker_context);
+    pub fn of_person(&self, hint: &EngineHint) -> Self {
+        let environment =
+            self.environment.of_person(hint.docker_host.as_deref(), hint.docker_context.as_deref());
         Self { configured: Arc::clone(&self.configured), environment }
     }
 

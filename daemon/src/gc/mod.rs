@@ -86,16 +86,11 @@ impl Gc {
                 down: request.down,
                 backup: backup.is_some(),
             },
-            engine: self.engine(&request.engine),
+            engine: self.0.engine.of_person(&request.engine),
             asks_no_engine: request.no_engine,
             backup,
             only: request.only.clone(),
         })
-    }
-
-    /// The engine that is meant.
-    pub fn engine(&self, hint: &wtd_protocol::gc::EngineHint) -> Engine {
-        self.0.engine.of_person(hint.docker_host.as_deref(), hint.docker_context.as_deref())
     }
 
     /// What a run would do now.
@@ -111,7 +106,8 @@ impl Gc {
         if !path.is_absolute() {
             return Err(bad("the file has to be given by an absolute path".to_owned()));
         }
-        let connection = self.engine(&request.engine).open().await.map_err(|error| engine_problem(&error))?;
+        let engine = self.0.engine.of_person(&request.engine);
+        let connection = engine.open().await.map_err(|error| engine_problem(&error))?;
         let Some(connection) = connection else {
             return Err(Problem::new(
                 ProblemType::EngineUnavailable,

@@ -94,11 +94,6 @@ impl Seeds {
         Self(Arc::new(Parts { writer, history, engine, running: Arc::default(), end, owner }))
     }
 
-    /// The engine that is meant.
-    pub fn engine(&self, hint: &wtd_protocol::gc::EngineHint) -> Engine {
-        self.0.engine.of_person(hint.docker_host.as_deref(), hint.docker_context.as_deref())
-    }
-
     /// Begins to copy, and goes on as long as somebody hears of the events. One copy at a time.
     pub async fn begin(&self, wish: Wish) -> Result<mpsc::Receiver<SeedEvent>, Problem> {
         let lock = Arc::clone(&self.0.running).lock_owned();

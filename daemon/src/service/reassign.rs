@@ -133,7 +133,7 @@ impl Service {
         let unknown = |why: crate::engine::EngineError| {
             refusal(format!("the container engine can't say whether its volume exists ({why})"))
         };
-        let engine = self.0.engine.of_person(engine.docker_host.as_deref(), engine.docker_context.as_deref());
+        let engine = self.0.engine.of_person(engine);
         let Some(connection) = engine.open().await.map_err(unknown)? else { return Ok(()) };
         let view = connection.view().await.map_err(unknown)?;
         match left_overs(allocation, &view).first() {

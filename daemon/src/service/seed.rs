@@ -26,7 +26,7 @@ impl Service {
             None => self.main_of(&target)?,
         };
         let seeds = &self.0.seeds;
-        let engine = seeds.engine(&request.engine);
+        let engine = self.0.engine.of_person(&request.engine);
         let may_pause = !request.no_pause;
         seeds.begin(Wish { source, target, engine, all: request.all, may_pause, waits: false }).await
     }
