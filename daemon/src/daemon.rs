@@ -56,7 +56,7 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let hangup = signal(SignalKind::hangup())?;
+    let hangup = Hangup::listen()?;
     let variable = |name: &str| sources.variable(name);
     let passed = Socket::inherited(&mut passed)?;
     let socket_path = passed.as_ref().map_or_else(
@@ -139,7 +139,7 @@ pub async fn run(
     let failed = tokio::select! {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
-        () = reload_on_hangup(hangup, &reloader) => None,
+        () = hangup.reload_until_no_terminal(&reloader) => None,
         () = vacated(&unlink, &lock, config.resync) => Some(End::Vacated),
         ended = tasks.join_next() => Some(End::Failed(ended)),
         ended = servers.join_next() => Some(End::Failed(ended)),
@@ -219,16 +219,28 @@ async fn first_look(writer: &Writer, reconciler: &Reconciler) {
     }
 }
 
-/// Reads the configuration again whenever SIGHUP asks for that. Resolves when the signal means what it is named after:
-/// the terminal on which we were started has gone (termios(3)).
-async fn reload_on_hangup(mut hangup: Signal, reloader: &Reloader) {
-    let had_terminal = std::io::stderr().is_terminal();
-    while hangup.recv().await.is_some() {
-        if had_terminal && !std::io::stderr().is_terminal() {
-            return;
+/// SIGHUP, and what it means: reload, or that the terminal on which we were started has gone (termios(3)).
+struct Hangup {
+    signal: Signal,
+    had_terminal: bool,
+}
+
+impl Hangup {
+    /// Listens from now on. Whether there is a terminal is seen now too: later it may have gone already.
+    fn listen() -> std::io::Result<Self> {
+        let signal = signal(SignalKind::hangup())?;
+        Ok(Self { signal, had_terminal: std::io::stderr().is_terminal() })
+    }
+
+    /// Reads the configuration again whenever the signal asks for that. Resolves when the terminal has gone.
+    async fn reload_until_no_terminal(mut self, reloader: &Reloader) {
+        while self.signal.recv().await.is_some() {
+            if self.had_terminal && !std::io::stderr().is_terminal() {
+                return;
+            }
+            // What came of it is told in the log and to systemd.
+            drop(reloader.reload().await);
         }
-        // What came of it is told in the log and to systemd.
-        drop(reloader.reload().await);
     }
 }
 

@@ -421,4 +421,14 @@ mod tests {
             while told.recv_timeout(Duration::from_millis(20)).is_ok() {}
         }
     }
+
+    #[test]
+    fn a_directory_that_went_before_it_could_be_watched_has_to_be_looked_for_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let gone = dir.path().join("gone");
+        let (sender, _told) = mpsc::channel();
+        let watches = Watches::new(Arc::new(Told(sender)));
+        let set = watches.set(&gone, roles(&[(&gone, Role::Awaiting(".git".into()))]));
+        assert_eq!(set, Set { added: true, complete: true });
+    }
 }
