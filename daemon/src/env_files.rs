@@ -8,8 +8,9 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tracing::{debug, warn};
 use wtd_env_file::{Block, EnvFilePath, Kept, NewFile};
 
@@ -60,19 +61,14 @@ pub struct Trouble {
 type Marks = (u64, u64, u64, i64, i64);
 
 impl EnvFiles {
-    fn lock(&self) -> MutexGuard<'_, HashMap<RepositoryId, HashMap<AllocationId, Worktree>>> {
-        // Valid at every moment, so a panic elsewhere does not spoil it.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Keeps the files of a repository's worktrees, and no others any more. Blocks. Those that are as they were left,
     /// with the variables that they were left with, cost one `stat` each.
     pub fn keep(&self, repository: RepositoryId, worktrees: &[(Arc<Allocation>, Arc<Project>)]) {
         if worktrees.is_empty() {
-            self.lock().remove(&repository);
+            self.0.lock().remove(&repository);
             return;
         }
-        let before = self.lock().get(&repository).cloned().unwrap_or_default();
+        let before = self.0.lock().get(&repository).cloned().unwrap_or_default();
         let mut after = HashMap::with_capacity(worktrees.len());
         for (allocation, project) in worktrees {
             let known = before.get(&allocation.id);
@@ -86,23 +82,23 @@ impl EnvFiles {
             }
             after.insert(allocation.id, Worktree { allocation: Arc::clone(allocation), reports });
         }
-        self.lock().insert(repository, after);
+        self.0.lock().insert(repository, after);
     }
 
     /// Whether a file of the repository is not as it was left, so that a look is due. Opens nothing.
     pub fn differ(&self, repository: RepositoryId) -> bool {
-        let known = self.lock().get(&repository).cloned().unwrap_or_default();
+        let known = self.0.lock().get(&repository).cloned().unwrap_or_default();
         known.values().flat_map(|worktree| &worktree.reports).any(|report| !report.stands())
     }
 
     /// Whether any file is kept.
     pub fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+        self.0.lock().is_empty()
     }
 
     /// What is wrong with the files of an allocation.
     pub fn troubles(&self, allocation: &Allocation) -> Vec<Trouble> {
-        let all = self.lock();
+        let all = self.0.lock();
         let worktree = all.get(&allocation.repository).and_then(|worktrees| worktrees.get(&allocation.id));
         let reports = worktree.into_iter().flat_map(|worktree| &worktree.reports);
         reports.filter_map(|report| report.trouble.clone()).collect()

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tracing::{debug, warn};
 
@@ -41,7 +41,7 @@ struct State {
 
 impl RootsListener for Roots {
     fn changed(&self, root: &Path) -> bool {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if state.configured.contains(root) {
             state.changed.insert(root.to_owned());
             self.wake.notify_one();
@@ -51,7 +51,7 @@ impl RootsListener for Roots {
     }
 
     fn all_changed(&self) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let configured = state.configured.clone();
         state.changed.extend(configured);
         self.wake.notify_one();
@@ -81,7 +81,7 @@ impl Roots {
     pub fn configure(&self, roots: &[PathBuf]) {
         let configured: HashSet<PathBuf> =
             roots.iter().map(|root| root.canonicalize().unwrap_or_else(|_| root.clone())).collect();
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let new: Vec<PathBuf> = configured.difference(&state.configured).cloned().collect();
         let dropped: Vec<PathBuf> = state.configured.difference(&configured).cloned().collect();
         state.changed.retain(|root| configured.contains(root));
@@ -92,23 +92,19 @@ impl Roots {
         self.wake.notify_one();
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Searches roots as they change, until the future is dropped.
     pub async fn run(&self, reconciler: &Reconciler) {
         let mut looks = UNFINISHED_LOOKS;
         loop {
             let (changed, dropped) = {
-                let mut state = self.state();
+                let mut state = self.state.lock();
                 (std::mem::take(&mut state.changed), state.dropped.clone())
             };
             for root in dropped {
                 if let Some(watches) = reconciler.watches() {
                     watches.remove(&root);
                 }
-                self.state().dropped.remove(&root);
+                self.state.lock().dropped.remove(&root);
             }
             let mut unfinished = HashSet::new();
             for root in changed {
@@ -122,7 +118,7 @@ impl Roots {
             } else {
                 looks -= 1;
                 tokio::time::sleep(UNFINISHED).await;
-                let mut state = self.state();
+                let mut state = self.state.lock();
                 let still = unfinished.into_iter().filter(|root| state.configured.contains(root));
                 let still: Vec<PathBuf> = still.collect();
                 state.changed.extend(still);

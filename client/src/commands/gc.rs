@@ -1,17 +1,18 @@
 //! `gc`: shows what removed worktrees left, asks, and has exactly that dropped.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 
 use wtd_protocol::gc::{EngineHint, GcAction, GcEvent, GcItem, GcKind, GcReport, GcRequest};
 use wtd_protocol::requests::PathRequest;
 
+use super::progress::{self, Broken};
 use crate::cli::GcArgs;
 use crate::daemon::Daemon;
 use crate::environment::absolute;
 use crate::error::Error;
 use crate::output::{self, Printable};
 use crate::table;
-use crate::transport::{Exchange, ExchangeError};
+use crate::transport::Exchange;
 
 /// Shows the plan, asks, and has it carried out; false when something of it could not be.
 pub(crate) fn run(daemon: &Daemon, args: &GcArgs) -> Result<bool, Error> {
@@ -235,51 +236,27 @@ fn summary(plan: &GcReport, report: &GcReport) -> String {
     output::lines(lines.iter().map(|line| Printable(line)))
 }
 
-/// Reads the events to the last, and shows how far it is on a terminal.
-fn follow(mut stream: Exchange) -> Result<GcReport, Error> {
-    let shows = std::io::stderr().is_terminal();
-    let mut pending = Vec::new();
-    loop {
-        let more = stream.more(&mut pending);
-        while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = pending.drain(..=end).collect();
-            match serde_json::from_slice(&line).map_err(|error| unreadable(&error.to_string()))? {
-                GcEvent::Report(report) => {
-                    progress(shows, "");
-                    return Ok(report);
-                }
-                GcEvent::Begin { what } => progress(shows, &Printable(&what).to_string()),
-                GcEvent::Written { bytes } => progress(shows, &format!("{} written", size(bytes))),
-                GcEvent::Item(_) => {}
-            }
+/// Shows how far it is until there is a report.
+fn follow(stream: Exchange) -> Result<GcReport, Error> {
+    progress::follow(stream, |event, line| {
+        match event {
+            GcEvent::Report(report) => return Some(report),
+            GcEvent::Begin { what } => line.show(&Printable(&what).to_string()),
+            GcEvent::Written { bytes } => line.show(&format!("{} written", size(bytes))),
+            GcEvent::Item(_) => {}
         }
-        match more {
-            Ok(true) => {}
-            Ok(false) | Err(ExchangeError::Truncated) => {
-                progress(shows, "");
-                return Err(Error::failed(
-                    "the daemon went away before gc had ended",
-                    "nothing but what was listed is dropped; run it again for the rest",
-                ));
-            }
-            Err(error) => return Err(unreadable(&error.to_string())),
-        }
-    }
-}
-
-fn unreadable(why: &str) -> Error {
-    Error::failed(
-        format!("what gc tells can't be read: {why}"),
-        "look at `wtd-client gc --dry-run`, and compare the versions with `wtd-client doctor`",
-    )
-}
-
-/// Shows one line in place of the last, on a terminal. Where even that can't be written, nobody is told.
-pub(super) fn progress(shows: bool, line: &str) {
-    if shows {
-        let line: String = line.chars().take(78).collect();
-        drop(write!(std::io::stderr(), "\r\u{1b}[K{line}").and_then(|()| std::io::stderr().flush()));
-    }
+        None
+    })
+    .map_err(|broken| match broken {
+        Broken::Ended => Error::failed(
+            "the daemon went away before gc had ended",
+            "nothing but what was listed is dropped; run it again for the rest",
+        ),
+        Broken::Unreadable(why) => Error::failed(
+            format!("what gc tells can't be read: {why}"),
+            "look at `wtd-client gc --dry-run`, and compare the versions with `wtd-client doctor`",
+        ),
+    })
 }
 
 #[cfg(test)]

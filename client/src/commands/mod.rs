@@ -16,6 +16,7 @@ pub(crate) mod hook;
 pub(crate) mod init;
 pub(crate) mod list;
 pub(crate) mod man;
+mod progress;
 pub(crate) mod reassign;
 pub(crate) mod reload;
 pub(crate) mod restore;

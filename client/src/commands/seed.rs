@@ -1,17 +1,16 @@
 //! `seed`: fills the worktree's volumes with copies of another worktree's.
 
-use std::io::IsTerminal as _;
-
 use wtd_protocol::requests::PathRequest;
 use wtd_protocol::seed::{SeedEvent, SeedMethod, SeedReport, SeedRequest, Seeded};
 
-use super::gc::{engine_hint, progress, size};
+use super::gc::{engine_hint, size};
+use super::progress::{self, Broken};
 use crate::cli::SeedArgs;
 use crate::daemon::Daemon;
 use crate::environment::absolute;
 use crate::error::Error;
 use crate::output::{self, Printable};
-use crate::transport::{Exchange, ExchangeError};
+use crate::transport::Exchange;
 
 /// Has the volumes filled, and says which.
 pub(crate) fn run(daemon: &Daemon, args: &SeedArgs) -> Result<(), Error> {
@@ -46,47 +45,31 @@ fn told(seeded: &Seeded, from: &str) -> Vec<String> {
     std::iter::once(first).chain(notes.iter().map(|note| format!("{volume}: {note}"))).collect()
 }
 
-/// Reads the events to the last, says at once what a person has to know, and shows how far it is on a terminal.
-fn follow(mut stream: Exchange) -> Result<SeedReport, Error> {
-    let shows = std::io::stderr().is_terminal();
-    let mut pending = Vec::new();
-    loop {
-        let more = stream.more(&mut pending);
-        while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = pending.drain(..=end).collect();
-            match serde_json::from_slice(&line).map_err(|error| unreadable(&error.to_string()))? {
-                SeedEvent::Report(report) => {
-                    progress(shows, "");
-                    return Ok(report);
-                }
-                SeedEvent::Begin { what } => progress(shows, &Printable(&what).to_string()),
-                SeedEvent::Notice { text } => {
-                    progress(shows, "");
-                    output::note("seed", &text);
-                }
-                SeedEvent::Copied { bytes, total } => {
-                    let of = total.map_or_else(String::new, |total| format!(" of {}", size(total)));
-                    progress(shows, &format!("{}{of} copied", size(bytes)));
-                }
+/// Says at once what a person has to know, and shows how far it is until there is a report.
+fn follow(stream: Exchange) -> Result<SeedReport, Error> {
+    progress::follow(stream, |event, line| {
+        match event {
+            SeedEvent::Report(report) => return Some(report),
+            SeedEvent::Begin { what } => line.show(&Printable(&what).to_string()),
+            SeedEvent::Notice { text } => {
+                line.clear();
+                output::note("seed", &text);
+            }
+            SeedEvent::Copied { bytes, total } => {
+                let of = total.map_or_else(String::new, |total| format!(" of {}", size(total)));
+                line.show(&format!("{}{of} copied", size(bytes)));
             }
         }
-        match more {
-            Ok(true) => {}
-            Ok(false) | Err(ExchangeError::Truncated) => {
-                progress(shows, "");
-                return Err(Error::failed(
-                    "the daemon went away before the copy had ended",
-                    "what is half filled is removed when it starts again; then seed again",
-                ));
-            }
-            Err(error) => return Err(unreadable(&error.to_string())),
-        }
-    }
-}
-
-fn unreadable(why: &str) -> Error {
-    Error::failed(
-        format!("what the daemon tells of the copy can't be read: {why}"),
-        "compare the versions with `wtd-client doctor`",
-    )
+        None
+    })
+    .map_err(|broken| match broken {
+        Broken::Ended => Error::failed(
+            "the daemon went away before the copy had ended",
+            "what is half filled is removed when it starts again; then seed again",
+        ),
+        Broken::Unreadable(why) => Error::failed(
+            format!("what the daemon tells of the copy can't be read: {why}"),
+            "compare the versions with `wtd-client doctor`",
+        ),
+    })
 }

@@ -10,10 +10,11 @@ mod place;
 mod server;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -83,13 +84,8 @@ pub struct Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        lock(&self.databases.0.reserved).remove(&self.id);
+        self.databases.0.reserved.lock().remove(&self.id);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What the mutexes here guard is valid at every moment, so a panic elsewhere does not spoil it.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Why an attempt came to nothing.
@@ -136,18 +132,18 @@ impl Databases {
     pub fn doubt(&self) {
         let snapshot = self.0.writer.snapshot();
         let made = snapshot.ledger.in_state(State::Active).filter(|known| known.wanted_object().is_some());
-        lock(&self.0.doubted).extend(made.map(|allocation| allocation.id));
+        self.0.doubted.lock().extend(made.map(|allocation| allocation.id));
         self.0.wake.notify_one();
     }
 
     /// What there is to say of a worktree's database or schema: why it is not there.
     pub fn note(&self, id: AllocationId) -> Option<String> {
-        lock(&self.0.notes).get(&id).cloned()
+        self.0.notes.lock().get(&id).cloned()
     }
 
     /// Reserves what an allocation has on a server; none while somebody else works on it.
     pub fn reserve(&self, id: AllocationId) -> Option<Reservation> {
-        lock(&self.0.reserved).insert(id).then(|| Reservation { databases: self.clone(), id })
+        self.0.reserved.lock().insert(id).then(|| Reservation { databases: self.clone(), id })
     }
 
     /// Makes what worktrees are to have, as they come. Until the future is dropped.
@@ -160,7 +156,7 @@ impl Databases {
             let wanting = self.wanting();
             let ids: HashSet<_> = wanting.iter().map(|allocation| allocation.id).collect();
             retries.retain(|id, _| ids.contains(id));
-            lock(&self.0.notes).retain(|id, _| ids.contains(id));
+            self.0.notes.lock().retain(|id, _| ids.contains(id));
             self.0.in_want.store(!ids.is_empty(), Ordering::Relaxed);
             let now = Instant::now();
             let is_due = |id: &AllocationId| retries.get(id).is_none_or(|retry| retry.due <= now);
@@ -204,7 +200,7 @@ impl Databases {
     /// The worktrees whose database or schema is to be made, or looked for again.
     fn wanting(&self) -> Vec<Arc<Allocation>> {
         let snapshot = self.0.writer.snapshot();
-        let mut doubted = lock(&self.0.doubted);
+        let mut doubted = self.0.doubted.lock();
         doubted
             .retain(|id| snapshot.ledger.allocation(*id).is_some_and(|known| known.state == State::Active));
         let mut wanting: Vec<_> = snapshot.ledger.in_want().cloned().collect();
@@ -218,7 +214,7 @@ impl Databases {
         let Some(allocation) = snapshot.ledger.allocation(id) else { return };
         let Some(wanted) = allocation.wanted_object() else { return };
         let note = format!("{wanted} is not there yet: {failure}");
-        let mut notes = lock(&self.0.notes);
+        let mut notes = self.0.notes.lock();
         if notes.get(&id) != Some(&note) {
             warn!(worktree = %allocation.path.display(), reason = %failure, "database or schema not made");
             notes.insert(id, note);
@@ -228,7 +224,7 @@ impl Databases {
     /// One attempt for one worktree.
     async fn make(&self, allocation: &Allocation) -> Result<(), Failure> {
         let Ok(_permit) = self.0.permits.acquire().await else { return Err(WriteError::ShuttingDown.into()) };
-        let is_doubted = lock(&self.0.doubted).remove(&allocation.id);
+        let is_doubted = self.0.doubted.lock().remove(&allocation.id);
         let made = self.make_now(allocation).await;
         // What was made once is only to be said to be gone by a server that answers.
         if is_doubted && allocation.has_wanted_object() && made.is_err() { Ok(()) } else { made }
@@ -349,7 +345,7 @@ impl Databases {
         }
         let now = Instant::now();
         {
-            let mut asked = lock(&self.0.asked);
+            let mut asked = self.0.asked.lock();
             asked.retain(|_, at| *at + ASKED > now);
             if asked.contains_key(&allocation.id) {
                 return false;

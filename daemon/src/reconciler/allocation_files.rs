@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Inner, Reconciler, lock};
+use super::{Inner, Reconciler};
 use crate::domain::allocation::Allocation;
 use crate::domain::identity::AllocationId;
 use crate::domain::observation::Claim;
@@ -18,7 +18,7 @@ const VANISHED: Duration = Duration::from_secs(3);
 impl Inner {
     /// Whether an allocation file, of which this was just read, was there until a moment ago.
     fn is_vanishing(&self, id: AllocationId, claim: &Claim) -> bool {
-        let mut files = lock(&self.files);
+        let mut files = self.files.lock();
         if matches!(claim, Claim::Allocation { .. }) {
             files.insert(id, None);
         }
@@ -45,7 +45,7 @@ impl Reconciler {
         let (vanishing, files): (Vec<_>, Vec<_>) =
             files.into_iter().partition(|(id, claim)| self.0.is_vanishing(*id, claim));
         if !vanishing.is_empty() {
-            lock(&self.0.queue).mark(key, Instant::now() + VANISHED);
+            self.0.queue.lock().mark(key, Instant::now() + VANISHED);
         }
         // A file that was right at the last look, and is as it was, is right. One that isn't there never is.
         let is_settled = |id, claim: &Claim| {
@@ -64,7 +64,7 @@ impl Reconciler {
         let write = |(allocation, claim): (&Arc<Allocation>, &Claim)| {
             let is_written = allocation_file::write(allocation, claim);
             if is_written {
-                lock(&self.0.files).insert(allocation.id, None);
+                self.0.files.lock().insert(allocation.id, None);
             }
             is_written
         };

@@ -10,9 +10,10 @@ mod wanted;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::Instant;
 use tracing::{Instrument, debug, info_span, warn};
@@ -87,16 +88,11 @@ struct LastLook {
     memory: Arc<Memory>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What the mutexes here guard is valid at every moment, so a panic elsewhere does not spoil it.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Listener for Inner {
     fn dirty(&self, key: &Path) {
-        let is_root = lock(&self.roots).as_ref().is_some_and(|roots| roots.changed(key));
+        let is_root = self.roots.lock().as_ref().is_some_and(|roots| roots.changed(key));
         if !is_root {
-            lock(&self.queue).mark(key, Instant::now() + GATHER);
+            self.queue.lock().mark(key, Instant::now() + GATHER);
             self.wake.notify_one();
         }
     }
@@ -140,12 +136,12 @@ impl Reconciler {
 
     /// Who hears of events below configured roots.
     pub fn set_roots_listener(&self, listener: Arc<dyn RootsListener>) {
-        *lock(&self.0.roots) = Some(listener);
+        *self.0.roots.lock() = Some(listener);
     }
 
     /// The repositories that are polled.
     pub fn polled(&self) -> HashSet<PathBuf> {
-        lock(&self.0.polled).clone()
+        self.0.polled.lock().clone()
     }
 
     /// The env files that are kept.
@@ -165,7 +161,7 @@ impl Reconciler {
 
     /// Has a repository looked at soon.
     pub fn mark(&self, common_dir: &Path) {
-        lock(&self.0.queue).mark(common_dir, Instant::now());
+        self.0.queue.lock().mark(common_dir, Instant::now());
         self.0.wake.notify_one();
     }
 
@@ -193,7 +189,7 @@ impl Reconciler {
     ) -> Result<(), WriteError> {
         let (done, answer) = oneshot::channel();
         {
-            let mut queue = lock(&self.0.queue);
+            let mut queue = self.0.queue.lock();
             queue.mark(common_dir, Instant::now());
             queue.wait(common_dir, main_root, learn, done);
         }
@@ -212,7 +208,7 @@ impl Reconciler {
     /// Looks at repositories as they become due, until the future is dropped.
     pub async fn run(&self) {
         loop {
-            while let Some(due) = { lock(&self.0.queue).take(Instant::now()) } {
+            while let Some(due) = { self.0.queue.lock().take(Instant::now()) } {
                 let this = self.clone();
                 tokio::spawn(async move {
                     let Due { key, root_hint, learn, waiters } = due;
@@ -222,7 +218,7 @@ impl Reconciler {
                     if again {
                         this.distrust(&key);
                     }
-                    lock(&this.0.queue).finish(&key, again);
+                    this.0.queue.lock().finish(&key, again);
                     this.0.wake.notify_one();
                     for waiter in waiters {
                         // The client may have hung up.
@@ -230,7 +226,7 @@ impl Reconciler {
                     }
                 });
             }
-            let next = lock(&self.0.queue).next_due();
+            let next = self.0.queue.lock().next_due();
             match next {
                 Some(at) => tokio::select! {
                     () = self.0.wake.notified() => {}
@@ -254,7 +250,7 @@ impl Reconciler {
     /// What the last look at a repository saw is not recorded, or not all that there is: the next sweep looks again,
     /// whether anything has changed or not.
     fn distrust(&self, key: &Path) {
-        if let Some(last) = lock(&self.0.looks).get_mut(key) {
+        if let Some(last) = self.0.looks.lock().get_mut(key) {
             last.fingerprint.racy = true;
         }
     }
@@ -319,9 +315,9 @@ impl Reconciler {
         if let Some(watches) = self.watches() {
             watches.remove(common_dir);
         }
-        lock(&self.0.polled).remove(common_dir);
-        lock(&self.0.looks).remove(common_dir);
-        lock(&self.0.hung).remove(common_dir);
+        self.0.polled.lock().remove(common_dir);
+        self.0.looks.lock().remove(common_dir);
+        self.0.hung.lock().remove(common_dir);
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::wanted::{first_watches, wanted_watches};
-use super::{LastLook, Reconciler, as_recorded, lock};
+use super::{LastLook, Reconciler, as_recorded};
 use crate::domain::observation::{Observation, Recorded};
 use crate::git::ask::{self, AskError, Listing};
 use crate::git::{Look, ObserveRequest, files, observe};
@@ -24,16 +24,16 @@ const ROUNDS: usize = 5;
 impl Reconciler {
     /// Asks git which worktrees a repository has; none when it has to be asked later.
     fn ask_git(&self, common_dir: &Path) -> Option<Listing> {
-        let hung = lock(&self.0.hung).get(common_dir).copied();
+        let hung = self.0.hung.lock().get(common_dir).copied();
         if hung.is_some_and(|at| at.elapsed() < RESPITE) {
             return Some(Err(AskError::Timeout));
         }
         let _asking = self.0.asking.try_acquire().ok()?;
         let answer = ask::worktree_paths(common_dir);
         if matches!(answer, Err(AskError::Timeout)) {
-            lock(&self.0.hung).insert(common_dir.to_owned(), Instant::now());
+            self.0.hung.lock().insert(common_dir.to_owned(), Instant::now());
         } else {
-            lock(&self.0.hung).remove(common_dir);
+            self.0.hung.lock().remove(common_dir);
         }
         Some(answer)
     }
@@ -64,7 +64,7 @@ impl Reconciler {
             .collect();
         let root_hint = root_hint.map(Path::to_owned).or_else(|| repository?.main_root.clone());
         let memory =
-            lock(&self.0.looks).get(common_dir).map(|last| Arc::clone(&last.memory)).unwrap_or_default();
+            self.0.looks.lock().get(common_dir).map(|last| Arc::clone(&last.memory)).unwrap_or_default();
         let mut request = ObserveRequest {
             common_dir: common_dir.to_owned(),
             root_hint,
@@ -96,14 +96,14 @@ impl Reconciler {
             look = observe(&request);
         }
         if complete {
-            lock(&self.0.polled).remove(common_dir);
-        } else if lock(&self.0.polled).insert(common_dir.to_owned()) {
+            self.0.polled.lock().remove(common_dir);
+        } else if self.0.polled.lock().insert(common_dir.to_owned()) {
             // The sweep has to learn that there is something to poll.
             self.0.overflowed.notify_one();
         }
         let Look { observation, fingerprint, memory } = look;
         let last = LastLook { fingerprint, memory: Arc::new(memory) };
-        lock(&self.0.looks).insert(common_dir.to_owned(), last);
+        self.0.looks.lock().insert(common_dir.to_owned(), last);
         observation
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::{Reconciler, lock, watched_common_dirs};
+use super::{Reconciler, watched_common_dirs};
 use crate::watch::{Listener as _, Watches};
 
 /// How often a repository is looked at that can't be watched.
@@ -21,7 +21,7 @@ impl Reconciler {
         let mut last_resync = Instant::now();
         loop {
             let next_resync = last_resync + *resync.borrow_and_update();
-            let polling = !lock(&self.0.polled).is_empty();
+            let polling = !self.0.polled.lock().is_empty();
             let wake_at = if polling { next_resync.min(Instant::now() + POLL) } else { next_resync };
             let everywhere = tokio::select! {
                 () = self.0.overflowed.notified() => true,
@@ -32,7 +32,7 @@ impl Reconciler {
                 last_resync = Instant::now();
                 if self.0.lost_events.swap(false, Ordering::AcqRel) {
                     self.renew_watches().await;
-                    if let Some(roots) = &*lock(&self.0.roots) {
+                    if let Some(roots) = &*self.0.roots.lock() {
                         roots.all_changed();
                     }
                 }
@@ -42,7 +42,7 @@ impl Reconciler {
                 let all: Vec<PathBuf> = watched_common_dirs(&self.0.writer.glance());
                 self.mark_changed(all).await;
                 let ledger = self.0.writer.snapshot().ledger.clone();
-                lock(&self.0.files).retain(|id, _| ledger.allocation(*id).is_some());
+                self.0.files.lock().retain(|id, _| ledger.allocation(*id).is_some());
                 self.notice_stale();
             } else {
                 self.mark_changed(self.polled().into_iter().collect()).await;
@@ -68,7 +68,7 @@ impl Reconciler {
         let this = self.clone();
         let compare = move || {
             for common_dir in common_dirs {
-                let before = lock(&this.0.looks).get(&common_dir).map(|last| last.fingerprint.clone());
+                let before = this.0.looks.lock().get(&common_dir).map(|last| last.fingerprint.clone());
                 if before.is_none_or(|before| before.racy || before.again() != before)
                     || this.env_files_differ(&common_dir)
                 {

@@ -7,6 +7,7 @@
 
 mod compose;
 mod gc;
+mod migrations;
 mod open;
 mod rows;
 mod seed;

@@ -9,13 +9,11 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{Connection, Row};
 
-use super::{History, StoreError};
-
-static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
+use super::{History, StoreError, migrations};
 
 /// The file in the state directory.
 const FILE_NAME: &str = "registry.db";
@@ -283,7 +281,7 @@ async fn create(path: &Path, options: &SqliteConnectOptions) -> Result<(), Store
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft).map_err(failed)?;
     let options = options.clone().filename(&draft).pragma("application_id", APPLICATION_ID.to_string());
     let mut connection = SqliteConnection::connect_with(&options).await?;
-    MIGRATIONS
+    migrations::all()
         .run(&mut connection)
         .await
         .map_err(|source| StoreError::Migrate { path: draft.clone(), source })?;
@@ -359,7 +357,7 @@ async fn check_content(path: &Path, connection: &mut SqliteConnection) -> Result
 
 /// The version that this one brings a registry to.
 fn newest() -> i64 {
-    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default()
+    migrations::all().iter().map(|migration| migration.version).max().unwrap_or_default()
 }
 
 /// The schema's version, unless that is a later one than we know.
@@ -388,7 +386,7 @@ async fn migrate(path: &Path, connection: &mut SqliteConnection) -> Result<(), S
             .execute(&mut *connection)
             .await?;
     }
-    MIGRATIONS.run(connection).await.map_err(|source| match source {
+    migrations::all().run(connection).await.map_err(|source| match source {
         MigrateError::VersionMissing(version) => StoreError::Newer { path: path.to_owned(), version },
         source => StoreError::Migrate { path: path.to_owned(), source },
     })

@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::Arc;
 
 use notify::{ErrorKind, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use tracing::{debug, warn};
 
 pub use interest::Role;
@@ -41,8 +42,6 @@ pub enum Limit {
 /// The watches of all repositories, on one inotify instance.
 pub struct Watches {
     watcher: Mutex<Option<RecommendedWatcher>>,
-    /// Held by the one who is next to have the watcher.
-    turn: Mutex<()>,
     index: Arc<RwLock<Index>>,
     limit: Mutex<Option<Limit>>,
 }
@@ -128,11 +127,6 @@ pub struct Set {
     pub complete: bool,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What the mutex guards is valid at every moment, so a panic elsewhere does not spoil it.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Watches {
     /// Begins to watch nothing. Where inotify has no instance left, everything will be polled.
     pub fn new(listener: Arc<dyn Listener>) -> Self {
@@ -147,17 +141,17 @@ impl Watches {
                 (None, Some(limit))
             }
         };
-        Self { watcher: Mutex::new(watcher), turn: Mutex::default(), index, limit: Mutex::new(limit) }
+        Self { watcher: Mutex::new(watcher), index, limit: Mutex::new(limit) }
     }
 
     /// The limit that was reached, if one was.
     pub fn limit(&self) -> Option<Limit> {
-        *lock(&self.limit)
+        *self.limit.lock()
     }
 
     /// Whether anything is watched for `key`.
     pub fn are_set(&self, key: &Path) -> bool {
-        self.index.read().unwrap_or_else(PoisonError::into_inner).by_key.contains_key(key)
+        self.index.read().by_key.contains_key(key)
     }
 
     /// Watches exactly these directories for `key`. Blocks for some 80 µs for each watch that is set.
@@ -166,8 +160,8 @@ impl Watches {
         let mut set = Set { added: false, complete: true };
         // Others wait for the watcher too: one who has thousands of watches to set lets them in between.
         for paths in to_drop.chunks(AT_A_TIME) {
-            let mut watcher = self.watcher();
-            let Some(watcher) = watcher.as_mut() else { return Set { added: false, complete: false } };
+            let mut turn = self.watcher.lock();
+            let Some(watcher) = turn.as_mut() else { return Set { added: false, complete: false } };
             for path in paths {
                 // Another key can have come to want it since; then its watch has been set, or will be.
                 if !self.is_wanted(path) {
@@ -175,10 +169,11 @@ impl Watches {
                     drop(watcher.unwatch(path));
                 }
             }
+            MutexGuard::unlock_fair(turn);
         }
         for paths in to_watch.chunks(AT_A_TIME) {
-            let mut watcher = self.watcher();
-            let Some(watcher) = watcher.as_mut() else { return Set { added: false, complete: false } };
+            let mut turn = self.watcher.lock();
+            let Some(watcher) = turn.as_mut() else { return Set { added: false, complete: false } };
             for path in paths {
                 match watcher.watch(path, RecursiveMode::NonRecursive) {
                     Ok(()) => set.added = true,
@@ -189,15 +184,10 @@ impl Watches {
                     }
                 }
             }
+            MutexGuard::unlock_fair(turn);
         }
-        set.complete &= lock(&self.watcher).is_some();
+        set.complete &= self.watcher.lock().is_some();
         set
-    }
-
-    /// The watcher, in turn: a mutex alone goes to whoever has just let go of it.
-    fn watcher(&self) -> MutexGuard<'_, Option<RecommendedWatcher>> {
-        let _next = lock(&self.turn);
-        lock(&self.watcher)
     }
 
     /// A path could not be watched; true when that is as it should be.
@@ -218,7 +208,7 @@ impl Watches {
     }
 
     fn is_wanted(&self, path: &Path) -> bool {
-        self.index.read().unwrap_or_else(PoisonError::into_inner).by_path.contains_key(path)
+        self.index.read().by_path.contains_key(path)
     }
 
     /// Sets every watch anew: among events that were lost can be those that tell of a directory's end, and so of its
@@ -227,8 +217,8 @@ impl Watches {
         let paths: Vec<PathBuf> = self.index_mut(|index| index.by_path.keys().cloned().collect());
         let mut concerned = BTreeSet::new();
         for paths in paths.chunks(AT_A_TIME) {
-            let mut watcher = self.watcher();
-            let Some(watcher) = watcher.as_mut() else { return concerned };
+            let mut turn = self.watcher.lock();
+            let Some(watcher) = turn.as_mut() else { return concerned };
             for path in paths.iter().filter(|path| self.is_wanted(path)) {
                 if let Err(error) = watcher.watch(path, RecursiveMode::NonRecursive) {
                     self.failed(path, &error);
@@ -238,6 +228,7 @@ impl Watches {
                     });
                 }
             }
+            MutexGuard::unlock_fair(turn);
         }
         concerned
     }
@@ -256,13 +247,13 @@ impl Watches {
     }
 
     fn reached(&self, limit: Limit) {
-        if lock(&self.limit).replace(limit).is_none() {
+        if self.limit.lock().replace(limit).is_none() {
             warn!(remedy = %limit, "inotify's limit is reached, polling what can't be watched");
         }
     }
 
     fn index_mut<T>(&self, change: impl FnOnce(&mut Index) -> T) -> T {
-        change(&mut self.index.write().unwrap_or_else(PoisonError::into_inner))
+        change(&mut self.index.write())
     }
 }
 
@@ -336,13 +327,13 @@ fn on_event(event: notify::Result<Event>, index: &RwLock<Index>, listener: &dyn 
     }
     for path in &event.paths {
         let (mut concerned, is_replaced) = {
-            let index = index.read().unwrap_or_else(PoisonError::into_inner);
+            let index = index.read();
             let is_replaced = interest::can_replace(event.kind) && index.by_path.contains_key(path);
             (index.concerned(path, event.kind), is_replaced)
         };
         if is_replaced {
             // With a directory that goes, `notify` drops every watch below it, and no event tells of that.
-            let mut index = index.write().unwrap_or_else(PoisonError::into_inner);
+            let mut index = index.write();
             let (suspect, keys): (Vec<_>, Vec<_>) =
                 index.at_and_below(path).map(|(path, owners)| (path.clone(), owners.keys())).unzip();
             concerned.extend(keys.into_iter().flatten().cloned());
