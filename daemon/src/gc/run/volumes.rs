@@ -1,0 +1,150 @@
+//! One volume.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tracing::info;
+use wtd_protocol::PathText;
+use wtd_protocol::gc::{GcEvent, GcItem};
+
+use super::{Outcome, Run, Stop};
+use crate::domain::gc::plan::{Action, Item, Question, plan};
+use crate::domain::gc::proof::Proof;
+use crate::domain::gc::removal::Removal;
+use crate::domain::gc::{Looks, Volume};
+use crate::domain::identity::AllocationId;
+use crate::domain::names::VolumeName;
+use crate::engine::{Connection, Removed};
+use crate::gc::survey::{created, look_again};
+use crate::gc::{backup, report};
+use crate::registry::writer::now;
+
+impl Run<'_> {
+    /// Drops a volume, if everything still speaks for it.
+    pub(super) async fn drop_volume(&self, connection: &Connection, shown: &mut GcItem) -> Result<(), Stop> {
+        let found = self.survey.plan.items.iter().find_map(|item| match &item.action {
+            Action::Drop(name) if report::token_of_volume(item, connection.id()) == shown.token => {
+                Some((item, name))
+            }
+            _ => None,
+        });
+        let Some((item, name)) = found else { return Ok(()) };
+        self.tell(GcEvent::Begin { what: format!("dropping volume {name}") }).await?;
+        let removal = Arc::new(Removal {
+            allocation: item.allocation.id,
+            engine: connection.id().clone(),
+            kind: "volume",
+            name: name.to_string(),
+            detail: detail(&item.volume),
+        });
+        let first = self.prove(&item.allocation).await?;
+        let mut file = None;
+        let outcome = if self.intend(&item.allocation, &removal).await? {
+            self.drop_if_still_stale(connection, item, name, &first, &mut file).await
+        } else {
+            Ok(Outcome::Kept("its worktree came back".to_owned()))
+        };
+        shown.backup = file.map(|file| PathText::of(&file).text);
+        match &outcome {
+            Ok(outcome) => {
+                outcome.show_in(shown);
+                info!(volume = %name, worktree = %item.allocation.path.display(), outcome = outcome.text(), labels = ?item.volume.labels, "gc");
+                self.record(&removal, outcome.text()).await?;
+            }
+            Err(Stop::Failed(problem)) => {
+                shown.reason.clone_from(&problem.detail);
+                self.record(&removal, format!("failed: {}", problem.detail)).await?;
+            }
+            Err(Stop::Unheard) => {}
+        }
+        outcome.map(drop)
+    }
+
+    async fn drop_if_still_stale(
+        &self,
+        connection: &Connection,
+        item: &Item,
+        name: &VolumeName,
+        first: &HashMap<AllocationId, Proof>,
+        file: &mut Option<PathBuf>,
+    ) -> Result<Outcome, Stop> {
+        if let Some(outcome) = self.may_drop(connection, item, name, first).await? {
+            return Ok(outcome);
+        }
+        if let Some(directory) = &self.wish.backup {
+            self.tell(GcEvent::Begin { what: format!("writing volume {name} to {}", directory.display()) })
+                .await?;
+            let written = backup::write(
+                &self.gc.0.owner,
+                connection,
+                &item.allocation,
+                &item.volume,
+                name,
+                directory,
+                &self.events,
+            )
+            .await;
+            *file = Some(written.map_err(|error| Stop::Failed(error.problem()))?);
+            self.tell(GcEvent::Begin { what: format!("dropping volume {name}") }).await?;
+            // That took its time.
+            if let Some(outcome) = self.may_drop(connection, item, name, first).await? {
+                return Ok(outcome);
+            }
+        }
+        Ok(match connection.remove_volume(name).await? {
+            Removed::Before => Outcome::Gone,
+            Removed::InUse(why) => Outcome::Kept(why),
+            Removed::Now => match connection.volume(name).await? {
+                None => Outcome::Dropped,
+                Some(_) => Outcome::MadeAnew,
+            },
+        })
+    }
+
+    /// Looks at everything once more, and makes the plan again; none when the volume may be dropped now.
+    async fn may_drop(
+        &self,
+        connection: &Connection,
+        item: &Item,
+        name: &VolumeName,
+        first: &HashMap<AllocationId, Proof>,
+    ) -> Result<Option<Outcome>, Stop> {
+        let id = item.allocation.id;
+        let Some(proofs) = self.prove_again(&item.allocation, first).await? else {
+            return Ok(Some(Outcome::Kept("git could not be asked".to_owned())));
+        };
+        let Some(engine) = look_again(connection, name).await? else { return Ok(Some(Outcome::Gone)) };
+        let snapshot = self.gc.writer().snapshot();
+        let of_it: Looks = self.survey.looks.get(&id).map(|looks| (id, looks.clone())).into_iter().collect();
+        let again = plan(&Question {
+            ledger: &snapshot.ledger,
+            proofs: &proofs,
+            looks: &of_it,
+            engine: &engine,
+            created: &created(&engine),
+            now: now(),
+            options: self.wish.options,
+        });
+        let Some(now) = again.items.into_iter().find(|it| it.allocation.id == id) else {
+            return Ok(Some(Outcome::Kept("its worktree came back".to_owned())));
+        };
+        if let Action::Keep(keep) = &now.action {
+            return Ok(Some(Outcome::Kept(keep.to_string())));
+        }
+        // Its containers were to be removed before it; one that uses it now was not shown.
+        if let Some(user) = engine.containers.first() {
+            return Ok(Some(Outcome::Kept(format!("container {} ({}) uses it", user.name, user.state))));
+        }
+        let same =
+            report::token_of_volume(&now, connection.id()) == report::token_of_volume(item, connection.id());
+        Ok((!same).then(|| Outcome::Kept("it has changed since it was listed".to_owned())))
+    }
+}
+
+/// What a volume was, for the record.
+fn detail(volume: &Volume) -> BTreeMap<String, String> {
+    let mut detail = volume.labels.clone();
+    detail.insert("CreatedAt".to_owned(), volume.created.clone());
+    detail
+}

@@ -1,0 +1,123 @@
+//! A copy file by file, of what nothing writes meanwhile.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use wtd_protocol::seed::{SeedEvent, SeedMethod};
+
+use super::{Run, Stop, data_directory};
+use crate::domain::draft::Record;
+use crate::domain::seed::{Copy, Seeding};
+use crate::engine::{ContainerId, Owner, root_owner_in};
+use crate::seed::refused;
+
+/// How often it is told how far a copy is.
+const TELL_EVERY: Duration = Duration::from_millis(500);
+
+/// How long unpacking a volume may take.
+const UNPACKING: Duration = Duration::from_hours(6);
+
+/// What a server's lock file says in a copy that was made while it ran: no process has this number
+/// (`PID_MAX_LIMIT`, Linux), so that the next server takes the file for a dead one's.
+const DEAD: &[u8] = b"2147483646\n";
+
+impl Run {
+    /// Copies file by file, and pauses these containers for it.
+    pub(super) async fn files(
+        &self,
+        copy: &Copy,
+        seeding: &Seeding,
+        users: &[(String, String)],
+    ) -> Result<(SeedMethod, u64), Stop> {
+        let Copy { source, volume, .. } = copy;
+        if users.is_empty() {
+            self.begin(format!("copying {source} to {volume}")).await?;
+            let bytes = self.pump(copy).await?;
+            let running = self.connection.users(source).await?.into_iter();
+            let running =
+                running.filter(crate::domain::gc::Container::is_running).map(|user| user.name).next();
+            return match running {
+                None => Ok((SeedMethod::Files, bytes)),
+                Some(user) => {
+                    let detail = format!("{user} was started on volume {source} while it was copied");
+                    Err(refused(detail, "seed again").into())
+                }
+            };
+        }
+        let names: Vec<&str> = users.iter().map(|(_, name)| name.as_str()).collect();
+        let names = names.join(", ");
+        let paused = users.iter().map(|(id, _)| id.clone()).collect();
+        self.seeds.record(Record::Seeding(Arc::new(Seeding { paused, ..seeding.clone() })), None).await?;
+        self.tell(SeedEvent::Notice { text: format!("{names} is paused while volume {source} is copied") })
+            .await?;
+        let ids: Vec<ContainerId> = users.iter().filter_map(|(id, _)| ContainerId::new(id)).collect();
+        for id in &ids {
+            self.connection.pause(id).await?;
+        }
+        self.begin(format!("copying {source} to {volume}")).await?;
+        let bytes = self.pump(copy).await?;
+        for id in &ids {
+            self.connection.resume(id).await?;
+        }
+        self.tell(SeedEvent::Notice { text: format!("{names} goes on") }).await?;
+        if let Some(directory) = data_directory(copy) {
+            let held = self.connection.hold(volume, false, &self.seeds.0.owner).await?;
+            let version = format!("{directory}PG_VERSION");
+            if let Some(owner) = self.connection.owner_in_volume(&held, &version).await? {
+                let owner = Owner { mode: 0o600, ..owner };
+                self.connection.put_file(&held, &format!("{directory}postmaster.pid"), DEAD, owner).await?;
+            }
+            self.connection.let_go(held).await?;
+        }
+        Ok((SeedMethod::Paused, bytes))
+    }
+
+    /// Unpacks into the volume what the engine packs of the source.
+    async fn pump(&self, copy: &Copy) -> Result<u64, Stop> {
+        if !self.connection.tells_owners() {
+            let detail = format!("Podman's API does not tell who owns the files of volume {}", copy.source);
+            return Err(refused(
+                detail,
+                "start the database's container, which copies itself, and seed again",
+            )
+            .into());
+        }
+        let owner = &self.seeds.0.owner;
+        let from = self.connection.hold(&copy.source, true, owner).await?;
+        let to = self.connection.hold(&copy.volume, false, owner).await?;
+        let mut packed = Box::pin(self.connection.read(&from));
+        let Some(first) = packed.next().await.transpose()? else {
+            return Err(
+                refused(format!("the engine gives nothing of volume {}", copy.source), "seed again").into()
+            );
+        };
+        if let Some(root) = root_owner_in(&first) {
+            self.connection.own(&to, root).await?;
+        }
+        let copied = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&copied);
+        let all = futures_util::stream::once(async { Ok(first) }).chain(packed).map(move |piece| {
+            let piece = piece.map_err(std::io::Error::other)?;
+            counted.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            Ok(piece)
+        });
+        {
+            let mut written = std::pin::pin!(self.connection.write(&to, all, UNPACKING));
+            let mut ticks = tokio::time::interval(TELL_EVERY);
+            loop {
+                tokio::select! {
+                    written = &mut written => break written?,
+                    _ = ticks.tick() => {
+                        let bytes = copied.load(Ordering::Relaxed);
+                        self.tell(SeedEvent::Copied { bytes, total: None }).await?;
+                    }
+                }
+            }
+        }
+        self.connection.let_go(from).await?;
+        self.connection.let_go(to).await?;
+        Ok(copied.load(Ordering::Relaxed))
+    }
+}
