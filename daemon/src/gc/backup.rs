@@ -1,53 +1,28 @@
-//! Volumes as tar files: written and read back before a volume is dropped, and brought back from.
-//!
-//! A file is an ordinary tar archive that every tar reads. Its first entry is a pax global header (POSIX pax, "pax
-//! Extended Header") that says which volume it was, so that one file is all that has to be kept.
+//! Volumes are written to files, and read back, before they are dropped.
 
-use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use axum::body::Bytes;
 use futures_util::StreamExt as _;
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
-use wtd_protocol::gc::{GcEvent, Restored};
+use wtd_protocol::gc::GcEvent;
 use wtd_protocol::{Problem, ProblemType};
 
+use super::archive::{Manifest, head, inspect};
 use super::engine_problem;
 use crate::domain::allocation::Allocation;
 use crate::domain::gc::Volume;
 use crate::domain::names::VolumeName;
-use crate::engine::{Connection, EngineError, root_owner_in};
+use crate::engine::{Connection, EngineError};
 
-/// The name of our record in the pax header: a vendor's name in capitals, then a keyword (POSIX pax).
-const KEYWORD: &str = "WTD.volume";
-
-/// How much is read and written at once.
+/// How much is read at once, in bytes.
 const PIECE: usize = 256 * 1024;
 
 /// How often it is told how much has been written, in bytes.
 const TELL_EVERY: u64 = 16 * 1024 * 1024;
-
-/// How long unpacking a volume may take.
-const UNPACKING: Duration = Duration::from_hours(2);
-
-/// Which volume a file holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Manifest {
-    /// The volume's name.
-    volume: String,
-    /// Its labels.
-    labels: BTreeMap<String, String>,
-    /// The worktree's path, as text.
-    worktree: String,
-    /// The engine that had it.
-    engine: String,
-}
 
 /// Why there is no backup.
 #[derive(Debug, thiserror::Error)]
@@ -194,91 +169,6 @@ impl Draft {
     }
 }
 
-/// The pax global header with the manifest: a header block, and the record filled up to whole blocks.
-fn head(manifest: &Manifest) -> Vec<u8> {
-    let json = serde_json::to_string(manifest).unwrap_or_default();
-    // `LENGTH KEYWORD=VALUE\n`, where LENGTH counts its own digits.
-    let rest = format!(" {KEYWORD}={json}\n");
-    let mut length = rest.len();
-    while length != rest.len() + length.to_string().len() {
-        length = rest.len() + length.to_string().len();
-    }
-    let record = format!("{length}{rest}");
-    let mut header = tar::Header::new_ustar();
-    header.set_entry_type(tar::EntryType::XGlobalHeader);
-    header.set_size(record.len() as u64);
-    header.set_mode(0o600);
-    // It can't fail: the name is short.
-    drop(header.set_path("pax_global_header"));
-    header.set_cksum();
-    let mut bytes = header.as_bytes().to_vec();
-    bytes.extend_from_slice(record.as_bytes());
-    bytes.resize(bytes.len().next_multiple_of(512), 0);
-    bytes
-}
-
-/// What a file holds.
-#[derive(Debug)]
-pub(super) struct Content {
-    /// The manifest; none in a file of somebody else's.
-    manifest: Option<Manifest>,
-    /// Where the archive proper begins.
-    begins: u64,
-    /// Entries: files, directories, links.
-    entries: u64,
-}
-
-/// Reads a file from its beginning to its end: every entry, and the end that an archive has to have.
-fn inspect(path: &Path) -> io::Result<Content> {
-    let file = File::open(path)?;
-    let length = file.metadata()?.len();
-    let mut archive = tar::Archive::new(BufReader::with_capacity(PIECE, file));
-    let mut content = Content { manifest: None, begins: 0, entries: 0 };
-    let mut end = 0;
-    for entry in archive.entries()? {
-        let mut entry = entry?;
-        let size = io::copy(&mut entry, &mut io::sink())?;
-        if size != entry.size() {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "an entry is cut off"));
-        }
-        end = (entry.raw_file_position() + size).next_multiple_of(512);
-        if entry.header().entry_type() == tar::EntryType::XGlobalHeader {
-            if content.entries == 0 && content.manifest.is_none() {
-                content.manifest = manifest(path, entry.raw_file_position(), size)?;
-                content.begins = end;
-            }
-        } else {
-            content.entries += 1;
-        }
-    }
-    // Two blocks of zeros end an archive; without them more may have been meant to follow.
-    if length < end + EMPTY_END {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it has no end"));
-    }
-    Ok(content)
-}
-
-/// How much has the whole header of an archive's first entry, which is the volume's own directory, in bytes.
-const ROOT_ENTRY: u64 = 8 * 1024;
-
-/// How much ends an archive, in bytes.
-const EMPTY_END: u64 = 1024;
-
-/// The manifest in the records of a pax header.
-fn manifest(path: &Path, at: u64, size: u64) -> io::Result<Option<Manifest>> {
-    let mut file = File::open(path)?;
-    file.seek(SeekFrom::Start(at))?;
-    let mut records = Vec::new();
-    file.take(size.min(1024 * 1024)).read_to_end(&mut records)?;
-    let Some(record) = records.split(|byte| *byte == b'\n').find_map(|line| {
-        let line = std::str::from_utf8(line).ok()?;
-        line.split_once(' ')?.1.strip_prefix(KEYWORD)?.strip_prefix('=')
-    }) else {
-        return Ok(None);
-    };
-    Ok(Some(serde_json::from_str(record)?))
-}
-
 fn digest_of(path: &Path) -> io::Result<(u64, [u8; 32])> {
     let mut file = File::open(path)?;
     let (mut digest, mut bytes, mut piece) = (Sha256::new(), 0, vec![0; PIECE]);
@@ -292,108 +182,10 @@ fn digest_of(path: &Path) -> io::Result<(u64, [u8; 32])> {
     }
 }
 
-/// A file that is to be brought back, looked at.
-#[derive(Debug)]
-pub struct Restore {
-    connection: Connection,
-    path: PathBuf,
-    content: Content,
-    name: VolumeName,
-    labels: HashMap<String, String>,
-    owner: String,
-}
-
-impl Restore {
-    /// Reads the file, and sees that the engine has no volume of that name.
-    pub(super) async fn prepare(
-        owner: &str,
-        connection: Connection,
-        path: PathBuf,
-        volume: Option<&str>,
-    ) -> Result<Self, Problem> {
-        let bad = |why: String| {
-            Problem::new(
-                ProblemType::PathUnreadable,
-                format!("{}: {why}", path.display()),
-                "give a file that `wtd-client gc --backup` wrote",
-            )
-        };
-        let to_read = path.clone();
-        let content = tokio::task::spawn_blocking(move || inspect(&to_read))
-            .await
-            .map_err(|_| super::shutting_down())?
-            .map_err(|error| bad(error.to_string()))?;
-        let Some(manifest) = &content.manifest else {
-            return Err(bad("it does not say which volume it was".to_owned()));
-        };
-        let name = VolumeName::new(volume.unwrap_or(&manifest.volume)).map_err(|error| {
-            Problem::new(ProblemType::BadRequest, error.to_string(), "name another with --volume")
-        })?;
-        let found = connection.volume(&name).await.map_err(|error| engine_problem(&error))?;
-        if found.is_some() {
-            return Err(Problem::new(
-                ProblemType::VolumeExists,
-                format!("volume {name} exists"),
-                "name another with --volume; nothing is ever put into a volume that is there",
-            ));
-        }
-        let labels = manifest.labels.clone().into_iter().collect();
-        Ok(Self { connection, path, content, name, labels, owner: owner.to_owned() })
-    }
-
-    /// Makes the volume and fills it. What can't be filled is removed again.
-    pub async fn run(self) -> Result<Restored, Problem> {
-        let failed = |error: EngineError| engine_problem(&error);
-        self.connection.create_volume(&self.name, self.labels.clone()).await.map_err(failed)?;
-        let filled = self.fill().await;
-        if filled.is_err() {
-            // Ours, and half filled. Where that fails too, it is told of by its name.
-            drop(self.connection.remove_volume(&self.name).await);
-        }
-        filled?;
-        Ok(Restored {
-            volume: self.name.to_string(),
-            engine: self.connection.host().to_string(),
-            entries: self.content.entries,
-            failure: None,
-        })
-    }
-
-    async fn fill(&self) -> Result<(), Problem> {
-        let failed = |error: EngineError| engine_problem(&error);
-        let unreadable = |error: io::Error| {
-            Problem::new(ProblemType::PathUnreadable, error.to_string(), "see that the file can be read")
-        };
-        let held = self.connection.hold(&self.name, false, &self.owner).await.map_err(failed)?;
-        let mut file = File::open(&self.path).map_err(unreadable)?;
-        let begins = SeekFrom::Start(self.content.begins);
-        file.seek(begins).map_err(unreadable)?;
-        let mut first = Vec::new();
-        (&mut file).take(ROOT_ENTRY).read_to_end(&mut first).map_err(unreadable)?;
-        file.seek(begins).map_err(unreadable)?;
-        if let Some(root) = root_owner_in(&first) {
-            self.connection.own(&held, root).await.map_err(failed)?;
-        }
-        let pieces = futures_util::stream::unfold(file, |mut file| async {
-            let read = tokio::task::spawn_blocking(move || {
-                let mut piece = vec![0; PIECE];
-                let read = file.read(&mut piece);
-                (file, read.map(|length| piece.drain(..length).collect::<Vec<_>>()))
-            });
-            match read.await {
-                Ok((_, Ok(piece))) if piece.is_empty() => None,
-                Ok((file, piece)) => Some((piece.map(Bytes::from), file)),
-                Err(_) => None,
-            }
-        });
-        let written = self.connection.write(&held, pieces, UNPACKING).await.map_err(failed);
-        let let_go = self.connection.let_go(held).await.map_err(failed);
-        written.and(let_go)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn manifest_of_a_test() -> Manifest {

@@ -1,15 +1,17 @@
 //! gc at work: what of removed worktrees is left on container engines, and dropping it when a person asks.
 //!
 //! [`survey`] gathers what the plan is made from, [`run`] carries out what a person was shown, [`report`] puts both into
-//! the words of the API, [`backup`] keeps what is dropped and brings it back. [`recorder`] notes which engine was there
-//! while an allocation lived. Nothing is ever dropped but by a request.
+//! the words of the API, [`backup`] writes what is dropped to an [`archive`] and [`restore`] brings it back. [`recorder`]
+//! notes which engine was there while an allocation lived. Nothing is ever dropped but by a request.
 
-pub mod backup;
 pub mod recorder;
 pub mod report;
+pub mod restore;
 pub mod run;
 pub mod survey;
 
+mod archive;
+mod backup;
 mod proofs;
 
 use std::os::unix::ffi::OsStrExt as _;
@@ -100,7 +102,7 @@ impl Gc {
     }
 
     /// Looks at a file and at the engine that it is to be brought back to.
-    pub async fn restore(&self, request: &RestoreRequest) -> Result<backup::Restore, Problem> {
+    pub async fn restore(&self, request: &RestoreRequest) -> Result<restore::Restore, Problem> {
         let bad = |detail: String| Problem::new(ProblemType::BadRequest, detail, "see /v1/openapi.json");
         let path = request.file.path().map_err(|error| bad(error.to_string()))?;
         if !path.is_absolute() {
@@ -115,7 +117,7 @@ impl Gc {
                 "install one, or name one in DOCKER_HOST",
             ));
         };
-        backup::Restore::prepare(&self.0.owner, connection, path, request.volume.as_deref()).await
+        restore::Restore::prepare(&self.0.owner, connection, path, request.volume.as_deref()).await
     }
 
     /// Begins a run, which goes on by itself as long as somebody hears of its events. One run at a time.

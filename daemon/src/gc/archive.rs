@@ -1,0 +1,112 @@
+//! The file that a backed up volume is in.
+//!
+//! It is an ordinary tar archive that every tar reads. Its first entry is a pax global header (POSIX pax, "pax Extended
+//! Header") that says which volume it was, so that one file is all that has to be kept.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+/// The name of our record in the pax header: a vendor's name in capitals, then a keyword (POSIX pax).
+const KEYWORD: &str = "WTD.volume";
+
+/// How much is read at once, in bytes.
+const PIECE: usize = 256 * 1024;
+
+/// How much ends an archive, in bytes.
+const EMPTY_END: u64 = 1024;
+
+/// Which volume a file holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Manifest {
+    /// The volume's name.
+    pub(super) volume: String,
+    /// Its labels.
+    pub(super) labels: BTreeMap<String, String>,
+    /// The worktree's path, as text.
+    pub(super) worktree: String,
+    /// The engine that had it.
+    pub(super) engine: String,
+}
+
+/// What a file holds.
+#[derive(Debug)]
+pub(super) struct Content {
+    /// The manifest; none in a file of somebody else's.
+    pub(super) manifest: Option<Manifest>,
+    /// Where the archive proper begins.
+    pub(super) begins: u64,
+    /// Entries: files, directories, links.
+    pub(super) entries: u64,
+}
+
+/// The pax global header with the manifest: a header block, and the record filled up to whole blocks.
+pub(super) fn head(manifest: &Manifest) -> Vec<u8> {
+    let json = serde_json::to_string(manifest).unwrap_or_default();
+    // `LENGTH KEYWORD=VALUE\n`, where LENGTH counts its own digits.
+    let rest = format!(" {KEYWORD}={json}\n");
+    let mut length = rest.len();
+    while length != rest.len() + length.to_string().len() {
+        length = rest.len() + length.to_string().len();
+    }
+    let record = format!("{length}{rest}");
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(tar::EntryType::XGlobalHeader);
+    header.set_size(record.len() as u64);
+    header.set_mode(0o600);
+    // It can't fail: the name is short.
+    drop(header.set_path("pax_global_header"));
+    header.set_cksum();
+    let mut bytes = header.as_bytes().to_vec();
+    bytes.extend_from_slice(record.as_bytes());
+    bytes.resize(bytes.len().next_multiple_of(512), 0);
+    bytes
+}
+
+/// Reads a file from its beginning to its end: every entry, and the end that an archive has to have.
+pub(super) fn inspect(path: &Path) -> io::Result<Content> {
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let mut archive = tar::Archive::new(BufReader::with_capacity(PIECE, file));
+    let mut content = Content { manifest: None, begins: 0, entries: 0 };
+    let mut end = 0;
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        let size = io::copy(&mut entry, &mut io::sink())?;
+        if size != entry.size() {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "an entry is cut off"));
+        }
+        end = (entry.raw_file_position() + size).next_multiple_of(512);
+        if entry.header().entry_type() == tar::EntryType::XGlobalHeader {
+            if content.entries == 0 && content.manifest.is_none() {
+                content.manifest = manifest(path, entry.raw_file_position(), size)?;
+                content.begins = end;
+            }
+        } else {
+            content.entries += 1;
+        }
+    }
+    // Two blocks of zeros end an archive; without them more may have been meant to follow.
+    if length < end + EMPTY_END {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it has no end"));
+    }
+    Ok(content)
+}
+
+/// The manifest in the records of a pax header.
+fn manifest(path: &Path, at: u64, size: u64) -> io::Result<Option<Manifest>> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(at))?;
+    let mut records = Vec::new();
+    file.take(size.min(1024 * 1024)).read_to_end(&mut records)?;
+    let Some(record) = records.split(|byte| *byte == b'\n').find_map(|line| {
+        let line = std::str::from_utf8(line).ok()?;
+        line.split_once(' ')?.1.strip_prefix(KEYWORD)?.strip_prefix('=')
+    }) else {
+        return Ok(None);
+    };
+    Ok(Some(serde_json::from_str(record)?))
+}
