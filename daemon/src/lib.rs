@@ -11,6 +11,7 @@ pub mod databases;
 pub mod domain;
 pub mod engine;
 pub mod env_files;
+pub mod errand;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod gc;
@@ -19,6 +20,7 @@ pub mod http;
 pub mod listeners;
 pub mod manual;
 pub mod probe;
+pub mod problem;
 pub mod project_file;
 pub mod reconciler;
 pub mod registry;

@@ -43,6 +43,14 @@ impl<'s> Scene<'s> {
         Self { sandbox, engine, repo, stem }
     }
 
+    /// As [`Scene::new`], with a daemon that knows the repository.
+    pub(crate) fn with_daemon(sandbox: &'s Sandbox, engine: &'s Engine) -> (Self, Daemon<'s>) {
+        let scene = Self::new(sandbox, engine);
+        let daemon = sandbox.daemon();
+        daemon.put(&scene.repo.path);
+        (scene, daemon)
+    }
+
     /// The volume of the worktree with this offset.
     pub(crate) fn volume(&self, offset: u16) -> String {
         format!("{}_{offset}", self.stem)
@@ -120,9 +128,7 @@ fn gc_drops_exactly_what_a_removed_worktree_left_and_frees_its_offset() {
 /// What a removed worktree left on this engine is dropped, and its offset freed.
 pub(crate) fn drops_exactly_what_was_left(engine: &Engine) {
     let sandbox = sandbox(&engine.host());
-    let scene = Scene::new(&sandbox, engine);
-    let daemon = sandbox.daemon();
-    daemon.put(&scene.repo.path);
+    let (scene, daemon) = Scene::with_daemon(&sandbox, engine);
     let (path, offset) = scene.add(&daemon, "one");
     let (_, other) = scene.add(&daemon, "two");
     assert_eq!((offset, other), (10_000, 20_000));
@@ -187,9 +193,7 @@ pub(crate) fn drops_exactly_what_was_left(engine: &Engine) {
 fn what_was_shown_is_what_is_dropped() {
     let Some(engine) = engine::shared() else { return };
     let sandbox = sandbox(&engine.host());
-    let scene = Scene::new(&sandbox, engine);
-    let daemon = sandbox.daemon();
-    daemon.put(&scene.repo.path);
+    let (scene, daemon) = Scene::with_daemon(&sandbox, engine);
     let (one, offset) = scene.add(&daemon, "one");
     let (two, other) = scene.add(&daemon, "two");
     engine.volume(&scene.volume(offset), &[]);
@@ -229,9 +233,7 @@ fn what_was_shown_is_what_is_dropped() {
 fn each_step_is_told_as_it_is_done() {
     let Some(engine) = engine::shared() else { return };
     let sandbox = sandbox(&engine.host());
-    let scene = Scene::new(&sandbox, engine);
-    let daemon = sandbox.daemon();
-    daemon.put(&scene.repo.path);
+    let (scene, daemon) = Scene::with_daemon(&sandbox, engine);
     let (path, offset) = scene.add(&daemon, "one");
     engine.volume(&scene.volume(offset), &[]);
     scene.repo.remove(&path);
@@ -250,9 +252,7 @@ fn each_step_is_told_as_it_is_done() {
 fn down_removes_the_containers_of_the_worktrees_own_stack_first() {
     let Some(engine) = engine::shared() else { return };
     let sandbox = sandbox(&engine.host());
-    let scene = Scene::new(&sandbox, engine);
-    let daemon = sandbox.daemon();
-    daemon.put(&scene.repo.path);
+    let (scene, daemon) = Scene::with_daemon(&sandbox, engine);
     let (path, offset) = scene.add(&daemon, "one");
     let (volume, project) = (scene.volume(offset), scene.project(offset));
     engine.volume(&volume, &[]);
@@ -286,9 +286,7 @@ fn down_removes_the_containers_of_the_worktrees_own_stack_first() {
 fn a_volume_that_was_removed_by_hand_frees_the_offset_without_gc() {
     let Some(engine) = engine::shared() else { return };
     let sandbox = sandbox(&engine.host());
-    let scene = Scene::new(&sandbox, engine);
-    let daemon = sandbox.daemon();
-    daemon.put(&scene.repo.path);
+    let (scene, daemon) = Scene::with_daemon(&sandbox, engine);
     let (with, offset) = scene.add(&daemon, "with");
     let (without, _) = scene.add(&daemon, "without");
     engine.volume(&scene.volume(offset), &[]);
@@ -345,9 +343,7 @@ fn a_backup_brings_back_what_was_dropped() {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
     let Some(engine) = engine::shared() else { return };
     let sandbox = sandbox(&engine.host());
-    let scene = Scene::new(&sandbox, engine);
-    let daemon = sandbox.daemon();
-    daemon.put(&scene.repo.path);
+    let (scene, daemon) = Scene::with_daemon(&sandbox, engine);
     let (path, offset) = scene.add(&daemon, "one");
     let volume = scene.volume(offset);
     engine.volume(&volume, &[("of", "a test")]);

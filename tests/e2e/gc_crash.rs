@@ -215,9 +215,7 @@ fn an_engine_that_falls_silent_ends_gc_in_time() {
 fn a_worktree_that_is_made_again_at_the_same_path_never_sees_old_data() {
     let Some(engine) = engine::shared() else { return };
     let sandbox = sandbox(&engine.host());
-    let scene = Scene::new(&sandbox, engine);
-    let daemon = sandbox.daemon();
-    daemon.put(&scene.repo.path);
+    let (scene, daemon) = Scene::with_daemon(&sandbox, engine);
     let path = sandbox.path("again");
     let mut collecting: Option<std::process::Child> = None;
     // A fixed walk that looks random: what happens when is the scheduler's affair anyway.

@@ -18,9 +18,7 @@ fn a_volume_in_use_is_kept() {
 /// A volume that a container of this engine uses is kept, whether that runs or not.
 pub(crate) fn keeps_what_is_in_use(engine: &Engine) {
     let sandbox = sandbox(&engine.host());
-    let scene = Scene::new(&sandbox, engine);
-    let daemon = sandbox.daemon();
-    daemon.put(&scene.repo.path);
+    let (scene, daemon) = Scene::with_daemon(&sandbox, engine);
     let (path, offset) = scene.add(&daemon, "one");
     let volume = scene.volume(offset);
     engine.volume(&volume, &[]);
@@ -45,9 +43,7 @@ pub(crate) fn keeps_what_is_in_use(engine: &Engine) {
 fn a_volume_that_was_there_before_the_worktree_is_kept() {
     let Some(engine) = engine::shared() else { return };
     let sandbox = sandbox(&engine.host());
-    let scene = Scene::new(&sandbox, engine);
-    let daemon = sandbox.daemon();
-    daemon.put(&scene.repo.path);
+    let (scene, daemon) = Scene::with_daemon(&sandbox, engine);
     let volume = scene.volume(10_000);
     engine.volume(&volume, &[]);
     let (path, offset) = scene.add(&daemon, "one");
@@ -64,9 +60,7 @@ fn a_volume_that_was_there_before_the_worktree_is_kept() {
 fn another_projects_volume_and_odd_ones_are_kept() {
     let Some(engine) = engine::shared() else { return };
     let sandbox = sandbox(&engine.host());
-    let scene = Scene::new(&sandbox, engine);
-    let daemon = sandbox.daemon();
-    daemon.put(&scene.repo.path);
+    let (scene, daemon) = Scene::with_daemon(&sandbox, engine);
     let (path, offset) = scene.add(&daemon, "one");
     let volume = scene.volume(offset);
     scene.repo.remove(&path);
@@ -99,9 +93,7 @@ fn another_projects_volume_and_odd_ones_are_kept() {
 fn an_external_volume_is_not_so_much_as_named() {
     let Some(engine) = engine::shared() else { return };
     let sandbox = sandbox(&engine.host());
-    let scene = Scene::new(&sandbox, engine);
-    let daemon = sandbox.daemon();
-    daemon.put(&scene.repo.path);
+    let (scene, daemon) = Scene::with_daemon(&sandbox, engine);
     let (path, offset) = scene.add(&daemon, "one");
     engine.volume(&scene.volume(offset), &[]);
     let external = format!("{}_external", scene.stem);
@@ -120,9 +112,7 @@ fn an_external_volume_is_not_so_much_as_named() {
 fn what_is_missing_locked_or_forgotten_is_kept_until_a_person_says_otherwise() {
     let Some(engine) = engine::shared() else { return };
     let sandbox = sandbox(&engine.host());
-    let scene = Scene::new(&sandbox, engine);
-    let daemon = sandbox.daemon();
-    daemon.put(&scene.repo.path);
+    let (scene, daemon) = Scene::with_daemon(&sandbox, engine);
     let (path, offset) = scene.add(&daemon, "one");
     let volume = scene.volume(offset);
     engine.volume(&volume, &[]);
@@ -197,9 +187,7 @@ fn a_repository_that_is_not_mounted_keeps_its_data() {
 fn another_engine_is_let_alone_and_one_that_is_down_frees_nothing() {
     let (Some(engine), Some(other)) = (engine::shared(), Engine::start()) else { return };
     let sandbox = sandbox(&engine.host());
-    let scene = Scene::new(&sandbox, engine);
-    let daemon = sandbox.daemon();
-    daemon.put(&scene.repo.path);
+    let (scene, daemon) = Scene::with_daemon(&sandbox, engine);
     let (path, offset) = scene.add(&daemon, "one");
     let volume = scene.volume(offset);
     engine.volume(&volume, &[]);

@@ -19,9 +19,7 @@ fn what_podman_would_not_give_back_whole_is_kept_and_what_docker_gave_is_restore
     let (Some(podman), Some(docker)) = (Engine::podman(), engine::shared()) else { return };
     let removed = |engine: &Engine, directory: &str| {
         let sandbox = sandbox(&engine.host());
-        let scene = Scene::new(&sandbox, engine);
-        let daemon = sandbox.daemon();
-        daemon.put(&scene.repo.path);
+        let (scene, daemon) = Scene::with_daemon(&sandbox, engine);
         let (path, offset) = scene.add(&daemon, "one");
         let volume = scene.volume(offset);
         engine.volume(&volume, &[]);

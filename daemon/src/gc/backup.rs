@@ -12,11 +12,11 @@ use wtd_protocol::gc::GcEvent;
 use wtd_protocol::{Problem, ProblemType};
 
 use super::archive::{Manifest, head, inspect};
-use super::engine_problem;
 use crate::domain::allocation::Allocation;
 use crate::domain::gc::Volume;
 use crate::domain::names::VolumeName;
 use crate::engine::{Connection, EngineError};
+use crate::problem;
 
 /// How much is read at once, in bytes.
 const PIECE: usize = 256 * 1024;
@@ -57,7 +57,7 @@ pub(super) enum BackupError {
 impl BackupError {
     pub(super) fn problem(&self) -> Problem {
         match self {
-            Self::Engine(error) => engine_problem(error),
+            Self::Engine(error) => problem::no_engine(error),
             Self::NoOwners(_) => {
                 Problem::new(ProblemType::EngineUnavailable, self.to_string(), "gc without --backup drops it")
             }

@@ -26,6 +26,7 @@ use wtd_protocol::{Problem, ProblemType};
 
 use crate::domain::gc::plan::Options;
 use crate::engine::{Engine, EngineError};
+use crate::problem;
 use crate::registry::Writer;
 use crate::release::Releaser;
 use crate::store::StoreError;
@@ -109,7 +110,7 @@ impl Gc {
             return Err(bad("the file has to be given by an absolute path".to_owned()));
         }
         let engine = self.0.engine.of_person(&request.engine);
-        let connection = engine.open().await.map_err(|error| engine_problem(&error))?;
+        let connection = engine.open().await.map_err(|error| problem::no_engine(&error))?;
         let Some(connection) = connection else {
             return Err(Problem::new(
                 ProblemType::EngineUnavailable,
@@ -143,8 +144,8 @@ pub fn owner_of(registry: &Path) -> String {
     digest.iter().take(8).fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
-/// An engine that gave no answer, as the caller hears of it.
-pub fn engine_problem(error: &EngineError) -> Problem {
+/// The engine can't be asked: what a person can do about it who wants offsets back.
+fn not_asked(error: &EngineError) -> Problem {
     Problem::new(
         ProblemType::EngineUnavailable,
         error.to_string(),
@@ -154,8 +155,4 @@ pub fn engine_problem(error: &EngineError) -> Problem {
 
 fn store_problem(error: &StoreError) -> Problem {
     Problem::new(ProblemType::RegistryUnavailable, error.to_string(), "see `wtd-client doctor`")
-}
-
-fn shutting_down() -> Problem {
-    Problem::new(ProblemType::ShuttingDown, "the daemon is shutting down", "ask again")
 }

@@ -11,9 +11,9 @@ use wtd_protocol::gc::Restored;
 use wtd_protocol::{Problem, ProblemType};
 
 use super::archive::{Content, inspect};
-use super::engine_problem;
 use crate::domain::names::VolumeName;
 use crate::engine::{Connection, EngineError, root_owner_in};
+use crate::problem;
 
 /// How much is read at once, in bytes.
 const PIECE: usize = 256 * 1024;
@@ -53,7 +53,7 @@ impl Restore {
         let to_read = path.clone();
         let content = tokio::task::spawn_blocking(move || inspect(&to_read))
             .await
-            .map_err(|_| super::shutting_down())?
+            .map_err(|_| problem::shutting_down())?
             .map_err(|error| bad(error.to_string()))?;
         let Some(manifest) = &content.manifest else {
             return Err(bad("it does not say which volume it was".to_owned()));
@@ -61,7 +61,7 @@ impl Restore {
         let name = VolumeName::new(volume.unwrap_or(&manifest.volume)).map_err(|error| {
             Problem::new(ProblemType::BadRequest, error.to_string(), "name another with --volume")
         })?;
-        let found = connection.volume(&name).await.map_err(|error| engine_problem(&error))?;
+        let found = connection.volume(&name).await.map_err(|error| problem::no_engine(&error))?;
         if found.is_some() {
             return Err(Problem::new(
                 ProblemType::VolumeExists,
@@ -75,7 +75,7 @@ impl Restore {
 
     /// Makes the volume and fills it. What can't be filled is removed again.
     pub async fn run(self) -> Result<Restored, Problem> {
-        let failed = |error: EngineError| engine_problem(&error);
+        let failed = |error: EngineError| problem::no_engine(&error);
         self.connection.create_volume(&self.name, self.labels.clone()).await.map_err(failed)?;
         let filled = self.fill().await;
         if filled.is_err() {
@@ -92,7 +92,7 @@ impl Restore {
     }
 
     async fn fill(&self) -> Result<(), Problem> {
-        let failed = |error: EngineError| engine_problem(&error);
+        let failed = |error: EngineError| problem::no_engine(&error);
         let unreadable = |error: io::Error| {
             Problem::new(ProblemType::PathUnreadable, error.to_string(), "see that the file can be read")
         };

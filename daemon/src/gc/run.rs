@@ -10,24 +10,21 @@ mod volumes;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tracing::info;
+use wtd_protocol::State;
 use wtd_protocol::gc::{GcAction, GcEvent, GcItem, GcKind, GcReport};
-use wtd_protocol::{Problem, State};
 
 use super::survey::Survey;
-use super::{Gc, Wish, engine_problem, proofs, report};
+use super::{Gc, Wish, proofs, report};
 use crate::domain::allocation::Allocation;
 use crate::domain::draft::{Draft, Record};
 use crate::domain::gc::proof::Proof;
 use crate::domain::gc::removal::Removal;
 use crate::domain::identity::AllocationId;
-use crate::registry::{Decision, WriteError};
-
-/// How long a listener may leave an event unread before nobody is taken to listen.
-const UNHEARD: Duration = Duration::from_secs(10);
+use crate::errand::{Stop, tell};
+use crate::registry::Decision;
 
 /// A run.
 #[derive(Debug)]
@@ -36,33 +33,6 @@ pub(super) struct Run<'a> {
     wish: Wish,
     survey: Survey,
     events: mpsc::Sender<GcEvent>,
-}
-
-/// Why a run ends before its end. What was done is recorded, and the rest is as it was.
-#[derive(Debug)]
-enum Stop {
-    /// The person who asked is gone.
-    Unheard,
-    /// Something failed.
-    Failed(Problem),
-}
-
-impl From<Problem> for Stop {
-    fn from(problem: Problem) -> Self {
-        Self::Failed(problem)
-    }
-}
-
-impl From<WriteError> for Stop {
-    fn from(error: WriteError) -> Self {
-        Self::Failed(crate::service::write_problem(&error))
-    }
-}
-
-impl From<crate::engine::EngineError> for Stop {
-    fn from(error: crate::engine::EngineError) -> Self {
-        Self::Failed(engine_problem(&error))
-    }
 }
 
 /// What came of one thing.
@@ -246,10 +216,7 @@ impl<'a> Run<'a> {
     }
 
     async fn tell(&self, event: GcEvent) -> Result<(), Stop> {
-        match tokio::time::timeout(UNHEARD, self.events.send(event)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(Stop::Unheard),
-        }
+        tell(&self.events, event).await
     }
 
     /// Records something that is about to be removed, if its allocation is as it was planned for.

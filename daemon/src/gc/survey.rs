@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio::task::JoinSet;
 use wtd_protocol::{Problem, State};
 
-use super::{Gc, Parts, Wish, engine_problem, proofs, shutting_down, store_problem};
+use super::{Gc, Parts, Wish, not_asked, proofs, store_problem};
 use crate::domain::allocation::{Allocation, Moment};
 use crate::domain::gc::objects::{Answers, ObjectItem, plan_objects};
 use crate::domain::gc::plan::{Keep, Options, Plan, Question, left_behind, plan, refusal};
@@ -17,6 +17,7 @@ use crate::domain::gc::{EngineId, EngineView, Looks};
 use crate::domain::identity::AllocationId;
 use crate::domain::ledger::Ledger;
 use crate::engine::{Connection, Engine, EngineError};
+use crate::problem;
 use crate::reconciler::watched_common_dirs;
 use crate::registry::Snapshot;
 use crate::registry::writer::now;
@@ -66,14 +67,14 @@ impl Gc {
         let connection = if wish.asks_no_engine {
             None
         } else {
-            wish.engine.open().await.map_err(|error| engine_problem(&error))?
+            wish.engine.open().await.map_err(|error| not_asked(&error))?
         };
         let (engine, sizes) = match &connection {
             None => (nothing(), HashMap::new()),
             Some(connection) => {
                 let sizes = async { if with_sizes { connection.sizes().await } else { HashMap::new() } };
                 let (view, sizes) = tokio::join!(connection.view(), sizes);
-                (view.map_err(|error| engine_problem(&error))?, sizes)
+                (view.map_err(|error| not_asked(&error))?, sizes)
             }
         };
         let mut survey = Survey {
@@ -126,7 +127,7 @@ impl Gc {
     ) -> Result<HashMap<AllocationId, Proof>, Problem> {
         let snapshot = Arc::clone(snapshot);
         let look = move || proofs::prove(&snapshot.ledger, &allocations);
-        tokio::task::spawn_blocking(look).await.map_err(|_| shutting_down())
+        tokio::task::spawn_blocking(look).await.map_err(|_| problem::shutting_down())
     }
 
     /// Has every repository looked at, so that whoever has just run git finds that in the plan.

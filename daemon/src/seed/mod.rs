@@ -21,6 +21,7 @@ use crate::domain::allocation::Allocation;
 use crate::domain::draft::Record;
 use crate::domain::seed::{Copy, Question, Refusal, SEED_LABEL, Seeding, pairs, plan};
 use crate::engine::{Connection, ContainerId, Engine, EngineError, Host, Removed};
+use crate::problem;
 use crate::registry::{Decision, WriteError, Writer};
 use crate::store::History;
 
@@ -105,7 +106,7 @@ impl Seeds {
                 .map_err(|_| refused("another copy is under way", "wait until it has ended"))?
         };
         let connection =
-            wish.engine.open().await.map_err(|error| engine_problem(&error))?.ok_or_else(|| {
+            wish.engine.open().await.map_err(|error| problem::no_engine(&error))?.ok_or_else(|| {
                 refused(
                     "there is no container engine on this machine",
                     "install one, or name one in DOCKER_HOST",
@@ -129,7 +130,7 @@ impl Seeds {
 
     /// What is copied, and how. Nothing is when one of the volumes can't be filled.
     async fn plan(&self, wish: &Wish, connection: &Connection) -> Result<Vec<Copy>, Problem> {
-        let failed = |error: EngineError| engine_problem(&error);
+        let failed = |error: EngineError| problem::no_engine(&error);
         let engine = connection.view().await.map_err(failed)?;
         let mut question = Question {
             source: &wish.source,
@@ -270,13 +271,4 @@ impl Seeds {
 
 fn refused(detail: impl Into<String>, remedy: &str) -> Problem {
     Problem::new(ProblemType::SeedRefused, detail, remedy)
-}
-
-fn shutting_down() -> Problem {
-    Problem::new(ProblemType::ShuttingDown, "the daemon is shutting down", "seed again when it runs")
-}
-
-/// An engine that gave no answer, as the caller hears of it.
-fn engine_problem(error: &EngineError) -> Problem {
-    Problem::new(ProblemType::EngineUnavailable, error.to_string(), "start it, or name it in DOCKER_HOST")
 }

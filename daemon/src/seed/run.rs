@@ -8,24 +8,21 @@ mod rename;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 use uuid::Uuid;
+use wtd_protocol::PathText;
 use wtd_protocol::seed::{SeedEvent, SeedMethod, SeedReport, Seeded};
-use wtd_protocol::{PathText, Problem};
 
 use self::base_backup::Backup;
-use super::{Seeds, Wish, engine_problem, refused};
+use super::{Seeds, Wish, refused};
 use crate::domain::draft::Record;
 use crate::domain::gc::belongings::ALLOCATION_LABEL;
 use crate::domain::seed::{Copy, Method, SEED_LABEL, Seeding};
-use crate::engine::{Connection, EngineError, Removed};
-use crate::registry::WriteError;
-
-/// How long a listener may leave an event unread before nobody is taken to listen.
-const UNHEARD: Duration = Duration::from_secs(10);
+use crate::engine::{Connection, Removed};
+use crate::errand::{Stop, tell};
+use crate::problem;
 
 /// A run.
 #[derive(Debug)]
@@ -34,33 +31,6 @@ pub(super) struct Run {
     wish: Wish,
     connection: Connection,
     events: mpsc::Sender<SeedEvent>,
-}
-
-/// Why a run ends before its end.
-#[derive(Debug)]
-enum Stop {
-    /// The person who asked is gone.
-    Unheard,
-    /// Something failed.
-    Failed(Problem),
-}
-
-impl From<Problem> for Stop {
-    fn from(problem: Problem) -> Self {
-        Self::Failed(problem)
-    }
-}
-
-impl From<WriteError> for Stop {
-    fn from(error: WriteError) -> Self {
-        Self::Failed(crate::service::write_problem(&error))
-    }
-}
-
-impl From<EngineError> for Stop {
-    fn from(error: EngineError) -> Self {
-        Self::Failed(engine_problem(&error))
-    }
 }
 
 impl Run {
@@ -98,10 +68,7 @@ impl Run {
     }
 
     async fn tell(&self, event: SeedEvent) -> Result<(), Stop> {
-        match tokio::time::timeout(UNHEARD, self.events.send(event)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(Stop::Unheard),
-        }
+        tell(&self.events, event).await
     }
 
     async fn begin(&self, what: String) -> Result<(), Stop> {
@@ -125,7 +92,7 @@ impl Run {
         let made = tokio::select! {
             made = self.make(copy, &seeding) => made,
             () = self.events.closed() => Err(Stop::Unheard),
-            () = self.seeds.ending() => Err(Stop::Failed(super::shutting_down())),
+            () = self.seeds.ending() => Err(Stop::Failed(problem::shutting_down())),
         };
         match made {
             Ok(seeded) => {

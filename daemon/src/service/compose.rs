@@ -10,7 +10,7 @@ use wtd_protocol::compose::{DIGEST_LENGTH, FILE_NAME, MAX_BYTES, MAX_FILES, dige
 use wtd_protocol::requests::ComposeRequest;
 use wtd_protocol::{Problem, ProblemType, State};
 
-use super::{Service, write_problem};
+use super::Service;
 use crate::domain::allocation::Allocation;
 use crate::domain::compose::{Compose, PortTaken, complaint, compose_file, inputs};
 use crate::domain::draft::Draft;
@@ -19,6 +19,7 @@ use crate::domain::ledger::Ledger;
 use crate::domain::names::VolumeName;
 use crate::domain::observation::Claim;
 use crate::git::files;
+use crate::problem;
 use crate::registry::{Decision, allocation_file, compose_override};
 
 /// The longest value of `COMPOSE_FILE`, in bytes: what the allocation file and an environment can hold with ease.
@@ -83,7 +84,7 @@ impl Service {
             Ok(Outcome::Recorded) => return self.told_of_override(id),
             Ok(Outcome::Taken(taken)) => port_taken(&self.0.writer.snapshot().ledger, &taken),
             Ok(Outcome::Gone) => changed(&known),
-            Err(error) => write_problem(&error),
+            Err(error) => problem::not_written(&error),
         };
         tokio::task::block_in_place(|| written.undo());
         Err(problem)
@@ -102,7 +103,7 @@ impl Service {
                 Ok((Some(decision(draft)), ()))
             })
             .await
-            .map_err(|error| write_problem(&error))?;
+            .map_err(|error| problem::not_written(&error))?;
         tokio::task::block_in_place(|| compose_override::remove(&known.git_dir));
         self.told_of_override(id)
     }
@@ -113,7 +114,7 @@ impl Service {
         if let Some(allocation) = snapshot.ledger.allocation(id) {
             tokio::task::block_in_place(|| allocation_file::write(allocation, &Claim::None));
         }
-        snapshot.answer(id).cloned().ok_or_else(super::list::shutting_down)
+        snapshot.answer(id).cloned().ok_or_else(problem::shutting_down)
     }
 }
 

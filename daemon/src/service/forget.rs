@@ -6,10 +6,11 @@ use std::sync::Arc;
 use wtd_protocol::requests::Forgotten;
 use wtd_protocol::{PathText, Problem, ProblemType, State};
 
-use super::{Service, write_problem};
+use super::Service;
 use crate::domain::allocation::{Allocation, Ending, Repository};
 use crate::domain::draft::{Draft, Surroundings};
 use crate::domain::ledger::Ledger;
+use crate::problem;
 use crate::registry::{Decision, allocation_file, compose_override};
 use crate::wire;
 
@@ -77,7 +78,7 @@ impl Service {
                 Ok((Some(decision), Some(target)))
             })
             .await
-            .map_err(|error| write_problem(&error))?
+            .map_err(|error| problem::not_written(&error))?
             .ok_or_else(unknown)?;
         if target.whole {
             self.0.reconciler.forget(&target.repository.common_dir);

@@ -11,6 +11,7 @@ use super::Service;
 use crate::domain::allocation::Allocation;
 use crate::git::branch;
 use crate::listeners::Listeners;
+use crate::problem;
 use crate::registry::Snapshot;
 use crate::wire;
 
@@ -49,7 +50,7 @@ impl Service {
                 })
                 .collect::<Vec<_>>()
         };
-        let mut worktrees = tokio::task::spawn_blocking(look).await.map_err(|_| shutting_down())?;
+        let mut worktrees = tokio::task::spawn_blocking(look).await.map_err(|_| problem::shutting_down())?;
         for worktree in &mut worktrees {
             let id = worktree.allocation.id.parse().ok();
             worktree.allocation.warnings.extend(id.and_then(|id| self.0.databases.note(id)));
@@ -122,10 +123,6 @@ impl Service {
         let repository = snapshot.ledger.at_common_dir(common_dir)?;
         Some(repository_on_the_wire(&snapshot, repository, &self.0.reconciler.polled()))
     }
-}
-
-pub(super) fn shutting_down() -> Problem {
-    Problem::new(ProblemType::ShuttingDown, "the daemon is shutting down", "ask again")
 }
 
 fn repository_on_the_wire(

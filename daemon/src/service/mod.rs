@@ -20,7 +20,7 @@ use crate::databases::Databases;
 use crate::engine::Engine;
 use crate::gc::Gc;
 use crate::reconciler::Reconciler;
-use crate::registry::{WriteError, Writer};
+use crate::registry::Writer;
 use crate::reload::{ReloadError, Reloader};
 use crate::seed::Seeds;
 use crate::store::{History, Place};
@@ -121,20 +121,5 @@ impl Service {
             degraded.push(format!("worktrees of {in_want} repositories have no offset: none is left"));
         }
         degraded
-    }
-}
-
-/// A write that failed, as the caller hears of it.
-pub(crate) fn write_problem(error: &WriteError) -> Problem {
-    match error {
-        WriteError::Store(why) => Problem::new(
-            ProblemType::RegistryUnavailable,
-            why.to_string(),
-            "see that the state directory has room and can be written, then ask again",
-        ),
-        WriteError::Overlap(why) => {
-            Problem::new(ProblemType::Internal, why.to_string(), "report this as a defect of wtd")
-        }
-        WriteError::ShuttingDown => Problem::new(ProblemType::ShuttingDown, error.to_string(), "ask again"),
     }
 }

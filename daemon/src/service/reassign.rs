@@ -6,12 +6,13 @@ use axum::body::Bytes;
 use wtd_protocol::gc::EngineHint;
 use wtd_protocol::{Problem, ProblemType, State};
 
-use super::{Service, write_problem};
+use super::Service;
 use crate::domain::allocation::{Allocation, Ending};
 use crate::domain::draft::{Draft, Record, Surroundings};
 use crate::domain::gc::belongings::left_overs;
 use crate::domain::identity::AllocationId;
 use crate::domain::observation::{Claim, ObservedWorktree, Presence};
+use crate::problem;
 use crate::registry::{Decision, allocation_file};
 
 /// What a reassignment came to.
@@ -42,7 +43,7 @@ impl Service {
         let project =
             tokio::task::spawn_blocking(move || crate::project_file::load(&root, main_root.as_deref(), &at))
                 .await
-                .map_err(|_| super::list::shutting_down())?;
+                .map_err(|_| problem::shutting_down())?;
         let has_env_files = !project.env_files.is_empty();
         let sighting = snapshot.sighting(known.id).cloned();
         let id = known.id;
@@ -87,7 +88,7 @@ impl Service {
                 Ok((Some(decision), Outcome::Moved(successor.id)))
             })
             .await
-            .map_err(|error| write_problem(&error))?;
+            .map_err(|error| problem::not_written(&error))?;
         match outcome {
             Outcome::Moved(id) => {
                 let snapshot = self.0.writer.snapshot();
@@ -99,7 +100,7 @@ impl Service {
                     // They have the new ports when the command ends. Where this fails, the next look tells.
                     drop(self.0.reconciler.reconcile_now(&common_dir, None).await);
                 }
-                snapshot.answer(id).cloned().ok_or_else(super::list::shutting_down)
+                snapshot.answer(id).cloned().ok_or_else(problem::shutting_down)
             }
             Outcome::Exhausted(why) => Err(Problem::new(
                 ProblemType::OffsetsExhausted,

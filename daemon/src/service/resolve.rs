@@ -6,11 +6,12 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use wtd_protocol::{Problem, ProblemType, State};
 
-use super::{Service, write_problem};
+use super::Service;
 use crate::domain::allocation::Allocation;
 use crate::domain::identity::FileIdentity;
 use crate::git::discover::{DiscoverError, Discovered, discover_settled};
 use crate::git::files;
+use crate::problem;
 use crate::registry::Snapshot;
 
 impl Service {
@@ -91,7 +92,7 @@ impl Service {
             .reconciler
             .reconcile_now(&common_dir, main_root)
             .await
-            .map_err(|error| write_problem(&error))?;
+            .map_err(|error| problem::not_written(&error))?;
         Ok(common_dir)
     }
 

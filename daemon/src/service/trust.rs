@@ -6,13 +6,13 @@ use std::sync::Arc;
 use wtd_protocol::requests::{Revoked, Trust};
 use wtd_protocol::{PathText, Problem, ProblemType};
 
-use super::list::shutting_down;
+use super::Service;
 use super::resolve::discover_problem;
-use super::{Service, write_problem};
 use crate::domain::allocation::Repository;
 use crate::domain::draft::{Draft, Surroundings};
 use crate::domain::project::Project;
 use crate::domain::trust::ContentHash;
+use crate::problem;
 use crate::project_file;
 use crate::registry::Decision;
 
@@ -52,7 +52,7 @@ impl Service {
                 Ok((Some(Decision { ledger: draft.ledger, records: draft.records, seen: None }), ()))
             })
             .await
-            .map_err(|error| write_problem(&error))?;
+            .map_err(|error| problem::not_written(&error))?;
         self.apply(&declared.repository).await?;
         Ok(self.told(declared))
     }
@@ -72,7 +72,7 @@ impl Service {
                 Ok((Some(decision), contents))
             })
             .await
-            .map_err(|error| write_problem(&error))?;
+            .map_err(|error| problem::not_written(&error))?;
         self.apply(&declared.repository).await?;
         Ok(Revoked { repository: PathText::of(&declared.repository.common_dir).text, contents })
     }
@@ -80,7 +80,7 @@ impl Service {
     /// Has a repository's worktrees brought in line with what is trusted now.
     async fn apply(&self, repository: &Repository) -> Result<(), Problem> {
         let looked = self.0.reconciler.reconcile_now(&repository.common_dir, None).await;
-        looked.map_err(|error| write_problem(&error))
+        looked.map_err(|error| problem::not_written(&error))
     }
 
     async fn declared(&self, path: PathBuf) -> Result<Declared, Problem> {
@@ -94,7 +94,8 @@ impl Service {
         let root = found.discovered.root.unwrap_or(common_dir);
         let (at, known) = (root.clone(), Arc::clone(&repository));
         let load = move || project_file::load_with_file(&at, known.main_root.as_deref(), &known.common_dir);
-        let (project, file) = tokio::task::spawn_blocking(load).await.map_err(|_| shutting_down())?;
+        let (project, file) =
+            tokio::task::spawn_blocking(load).await.map_err(|_| problem::shutting_down())?;
         Ok(Declared { repository, root, project, file })
     }
 
