@@ -3,17 +3,20 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use tracing::debug;
+use tracing::{debug, warn};
 use wtd_protocol::State;
 
 use crate::databases::Databases;
 use crate::domain::allocation::Allocation;
-use crate::domain::draft::{Draft, Surroundings, set_state};
+use crate::domain::draft::{Draft, Record, Surroundings, set_state};
+use crate::domain::gc::belongings::left_overs;
+use crate::domain::gc::made_after::names_to_look_for;
 use crate::domain::gc::release::waits_for;
-use crate::domain::gc::{EngineView, Looks};
+use crate::domain::gc::{EngineView, Look, Looks};
 use crate::domain::identity::AllocationId;
 use crate::engine::{Connection, Engine, Host};
 use crate::reconciler::Reconciler;
+use crate::registry::writer::now;
 use crate::registry::{Decision, Writer};
 use crate::store::History;
 
@@ -67,16 +70,20 @@ impl Releaser {
         engine: &Engine,
         is_own: bool,
     ) -> Result<Vec<Arc<Allocation>>, String> {
-        if engine.is_configured_away() {
-            return Ok(stale.to_vec());
-        }
         let ids: Vec<AllocationId> = stale.iter().map(|allocation| allocation.id).collect();
         let looks = self.history.looks(&ids).await.map_err(|error| error.to_string())?;
-        let Some(connection) = engine.open().await.map_err(|error| error.to_string())? else {
+        let there = if engine.is_configured_away() {
+            None
+        } else {
+            engine.open().await.map_err(|error| error.to_string())?
+        };
+        let Some(connection) = there else {
             // On a machine that has had none for as long as they lived, nothing can be left in one.
             return Ok(stale.iter().filter(|it| is_own && !looks.contains_key(&it.id)).cloned().collect());
         };
-        let mut answered = vec![connection.view().await.map_err(|error| error.to_string())?];
+        let view = connection.view().await.map_err(|error| error.to_string())?;
+        self.note_left_overs(stale, &looks, &view, connection.host()).await?;
+        let mut answered = vec![view];
         answered.extend(others(&looks, &answered).await);
         let nothing = |allocation: &&Arc<Allocation>| {
             let looks = looks.get(&allocation.id).map_or(&[][..], Vec::as_slice);
@@ -90,6 +97,40 @@ impl Releaser {
         };
         let has_a_say = |allocation: &&Arc<Allocation>| is_own || looks.contains_key(&allocation.id);
         Ok(stale.iter().filter(has_a_say).filter(nothing).cloned().collect())
+    }
+
+    /// Records that this engine has something of allocations that it was not seen with while they lived: another engine's
+    /// word that nothing is there must not release them.
+    async fn note_left_overs(
+        &self,
+        stale: &[Arc<Allocation>],
+        looks: &Looks,
+        view: &EngineView,
+        host: &Host,
+    ) -> Result<(), String> {
+        let is_news = |allocation: &&Arc<Allocation>| {
+            let known =
+                looks.get(&allocation.id).is_some_and(|looks| looks.iter().any(|it| it.engine == view.id));
+            !known && !left_overs(allocation, view).is_empty()
+        };
+        let at = now();
+        let records: Vec<Record> = stale
+            .iter()
+            .filter(is_news)
+            .map(|allocation| {
+                // Since when it has them can't be told any more, so none of them is taken for the worktree's own.
+                let names = names_to_look_for(allocation).into_iter().map(|name| (name, true)).collect();
+                let look = Look { engine: view.id.clone(), host: host.to_string(), at, names };
+                Record::Look { allocation: allocation.id, look: Arc::new(look) }
+            })
+            .collect();
+        if records.is_empty() {
+            return Ok(());
+        }
+        let step = self.writer.commit(move |ledger, _| {
+            Ok((Some(Decision { ledger: ledger.clone(), records, seen: None }), ()))
+        });
+        step.await.map_err(|error| error.to_string())
     }
 
     /// Releases these stale allocations, if they are as they were when that was decided, and once nothing is left of them
@@ -110,12 +151,7 @@ impl Releaser {
             return;
         }
         // Worktrees that found no offset have another chance now.
-        let snapshot = self.writer.snapshot();
-        for id in snapshot.repositories_in_want() {
-            if let Some(repository) = snapshot.ledger.repository(id) {
-                self.reconciler.mark(&repository.common_dir);
-            }
-        }
+        self.reconciler.mark_in_want();
     }
 
     /// Records the release; true if any is released.
@@ -137,7 +173,7 @@ impl Releaser {
         });
         let committed = step.await;
         if let Err(error) = &committed {
-            debug!(error = error as &dyn std::error::Error, "nothing released");
+            warn!(error = error as &dyn std::error::Error, "nothing released");
         }
         committed.is_ok()
     }

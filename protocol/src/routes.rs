@@ -32,5 +32,23 @@ pub const OPENAPI: &str = "/v1/openapi.json";
 /// `GET`: Prometheus text.
 pub const METRICS: &str = "/metrics";
 
+/// All of them.
+pub const ALL: [&str; 14] = [
+    WORKTREES,
+    REASSIGN,
+    COMPOSE,
+    REPOSITORIES,
+    TRUST,
+    GC,
+    RESTORE,
+    SEED,
+    EVENTS,
+    HEALTH,
+    CHECKS,
+    RELOAD,
+    OPENAPI,
+    METRICS,
+];
+
 /// The `Host` that requests over the Unix socket carry.
 pub const HOST: &str = "wtd";

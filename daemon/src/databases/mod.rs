@@ -51,6 +51,8 @@ struct Inner {
     writer: Writer,
     environment: Environment,
     permits: Semaphore,
+    /// Questions to servers that are under way: a server has connections for its own users first.
+    questions: Semaphore,
     wake: Notify,
     /// Whether some worktree waits for its database; read with every answer.
     in_want: AtomicBool,
@@ -84,6 +86,7 @@ impl Databases {
             writer,
             environment,
             permits: Semaphore::new(AT_ONCE),
+            questions: Semaphore::new(AT_ONCE),
             wake: Notify::new(),
             in_want: AtomicBool::new(false),
             reserved: Mutex::default(),

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 use tracing::debug;
 use wtd_protocol::State;
 
-use super::{ASKED, DatabaseError, Databases, Dropped};
+use super::{ASKED, DatabaseError, Databases, Dropped, PlaceError};
 use crate::domain::allocation::Allocation;
 use crate::domain::database_objects::{DatabaseObject, FoundObject, Stage};
 use crate::domain::identity::AllocationId;
@@ -89,6 +89,9 @@ impl Databases {
         id: AllocationId,
         object: &DatabaseObject,
     ) -> Result<Vec<FoundObject>, DatabaseError> {
+        let Ok(_question) = self.0.questions.acquire().await else {
+            return Err(PlaceError::ShuttingDown.into());
+        };
         let Some(mut server) = self.server_of(id, object).await? else { return Ok(Vec::new()) };
         let found = server.find(id, object).await;
         server.close().await;

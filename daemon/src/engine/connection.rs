@@ -117,6 +117,10 @@ impl Connection {
     /// All volumes.
     pub async fn volumes(&self) -> Result<Vec<Volume>, EngineError> {
         let listed = bounded(&self.host, self.docker.list_volumes(None::<ListVolumesOptions>)).await?;
+        // A driver that could not be asked may have anything: the list is not one of all volumes then.
+        if let Some(why) = listed.warnings.unwrap_or_default().into_iter().find(|why| !why.is_empty()) {
+            return Err(EngineError::Incomplete { host: self.host.clone(), why });
+        }
         Ok(listed.volumes.unwrap_or_default().into_iter().map(volume).collect())
     }
 

@@ -60,6 +60,14 @@ pub enum EngineError {
         /// What went wrong.
         source: bollard::errors::Error,
     },
+    /// It has drivers that gave it no answer, so what it lists is not all.
+    #[error("the container engine at {host} can't list all of its volumes: {why}")]
+    Incomplete {
+        /// Where it was asked.
+        host: Host,
+        /// Its own words.
+        why: String,
+    },
     /// It did not answer in time.
     #[error("the container engine at {0} did not answer within {patience} s", patience = connection::PATIENCE.as_secs())]
     TimedOut(Host),

@@ -77,8 +77,9 @@ pub async fn run(
 
 impl Known {
     /// The allocations that live and have names which were not looked for.
-    fn wanting(&self, writer: &Writer) -> Vec<Arc<Allocation>> {
+    fn wanting(&mut self, writer: &Writer) -> Vec<Arc<Allocation>> {
         let snapshot = writer.snapshot();
+        self.names.retain(|id, _| snapshot.ledger.allocation(*id).is_some());
         let is_wanting = |allocation: &&Arc<Allocation>| {
             self.names.get(&allocation.id).is_none_or(|names| *names != names_to_look_for(allocation))
         };

@@ -199,20 +199,19 @@ impl<'a> Run<'a> {
     }
 
     /// What git says of a worktree.
-    async fn prove(&self, allocation: &Arc<Allocation>) -> Result<HashMap<AllocationId, Proof>, Stop> {
-        Ok(self.gc.prove(&self.gc.writer().snapshot(), vec![Arc::clone(allocation)]).await?)
+    async fn prove(&self, allocation: &Arc<Allocation>) -> HashMap<AllocationId, Proof> {
+        proofs::prove(&self.gc.writer().snapshot().ledger, std::slice::from_ref(allocation)).await
     }
 
-    /// What git says of a worktree now and said `first`; none when it could not be asked.
+    /// What git says of a worktree now and said `first`; none when its repository is unknown by now.
     async fn prove_again(
         &self,
         allocation: &Arc<Allocation>,
         first: &HashMap<AllocationId, Proof>,
-    ) -> Result<Option<HashMap<AllocationId, Proof>>, Stop> {
+    ) -> Option<HashMap<AllocationId, Proof>> {
         let id = allocation.id;
-        let second = self.prove(allocation).await?.remove(&id);
-        let (Some(first), Some(second)) = (first.get(&id), second) else { return Ok(None) };
-        Ok(Some(HashMap::from([(id, proofs::both(first.clone(), second))])))
+        let second = self.prove(allocation).await.remove(&id)?;
+        Some(HashMap::from([(id, proofs::both(first.get(&id)?.clone(), second))]))
     }
 
     async fn tell(&self, event: GcEvent) -> Result<(), Stop> {

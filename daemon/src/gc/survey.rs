@@ -17,7 +17,6 @@ use crate::domain::gc::{EngineId, EngineView, Looks};
 use crate::domain::identity::AllocationId;
 use crate::domain::ledger::Ledger;
 use crate::engine::{Connection, Engine, EngineError};
-use crate::problem;
 use crate::reconciler::watched_common_dirs;
 use crate::registry::Snapshot;
 use crate::registry::writer::now;
@@ -62,7 +61,7 @@ impl Gc {
             .cloned()
             .collect();
         let ids: Vec<AllocationId> = gone.iter().map(|allocation| allocation.id).collect();
-        let proofs = self.prove(&snapshot, gone).await?;
+        let proofs = proofs::prove(&snapshot.ledger, &gone).await;
         let looks = self.0.releaser.history.looks(&ids).await.map_err(|error| store_problem(&error))?;
         let connection = if wish.asks_no_engine {
             None
@@ -117,17 +116,6 @@ impl Gc {
             releaser.release(engine, false).await;
         }
         releaser.release(own, true).await;
-    }
-
-    /// Fresh looks at the worktrees of these allocations.
-    pub(super) async fn prove(
-        &self,
-        snapshot: &Arc<Snapshot>,
-        allocations: Vec<Arc<Allocation>>,
-    ) -> Result<HashMap<AllocationId, Proof>, Problem> {
-        let snapshot = Arc::clone(snapshot);
-        let look = move || proofs::prove(&snapshot.ledger, &allocations);
-        tokio::task::spawn_blocking(look).await.map_err(|_| problem::shutting_down())
     }
 
     /// Has every repository looked at, so that whoever has just run git finds that in the plan.

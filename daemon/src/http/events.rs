@@ -12,6 +12,7 @@ use futures_util::Stream;
 use futures_util::stream::unfold;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
+use tracing::warn;
 use wtd_protocol::{Change, Problem, ProblemType};
 
 use super::Context;
@@ -93,7 +94,10 @@ impl Reader {
                 return Some(change);
             }
             if self.behind {
-                let page = self.history.after(self.last, PAGE).await.ok()?;
+                let page = self.history.after(self.last, PAGE).await.inspect_err(|error| {
+                    warn!(error = error as &dyn std::error::Error, "event stream ended: no history");
+                });
+                let page = page.ok()?;
                 self.behind = !page.is_empty();
                 self.waiting.extend(page.into_iter().map(Arc::new));
                 continue;

@@ -14,20 +14,6 @@ use wtd_protocol::{State, routes as paths};
 
 use super::Context;
 
-/// The routes that are told apart; everything else is `other`, so that nobody's paths become labels.
-const ROUTES: [&str; 10] = [
-    paths::WORKTREES,
-    paths::REASSIGN,
-    paths::REPOSITORIES,
-    paths::GC,
-    paths::RESTORE,
-    paths::EVENTS,
-    paths::HEALTH,
-    paths::CHECKS,
-    paths::OPENAPI,
-    paths::METRICS,
-];
-
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     method: &'static str,
@@ -70,7 +56,8 @@ impl Default for Metrics {
 impl Metrics {
     /// Counts an answered request.
     pub(super) fn count(&self, method: &axum::http::Method, path: &str, status: StatusCode) {
-        let route = ROUTES.iter().find(|route| **route == path).copied().unwrap_or("other");
+        // Nobody's paths become labels.
+        let route = paths::ALL.iter().find(|route| **route == path).copied().unwrap_or("other");
         let method = match method.as_str() {
             "GET" => "GET",
             "PUT" => "PUT",

@@ -69,3 +69,19 @@ pub(super) async fn serve_document() -> Response {
         None => axum::http::StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use wtd_protocol::routes;
+
+    use super::*;
+
+    #[test]
+    fn the_document_has_every_route_but_its_own() {
+        let documented: BTreeSet<String> = Document::openapi().paths.paths.into_keys().collect();
+        let routes = routes::ALL.iter().filter(|route| **route != routes::OPENAPI);
+        assert_eq!(documented, routes.map(|route| (*route).to_owned()).collect());
+    }
+}

@@ -8,15 +8,17 @@ mod sweep;
 mod wanted;
 
 use std::collections::{HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::Instant;
-use tracing::{Instrument, debug, info_span, warn};
+use tracing::{Instrument, debug, error, info_span, warn};
 
 use self::queue::{Due, Queue};
 use crate::domain::allocation::Allocation;
@@ -213,7 +215,12 @@ impl Reconciler {
                 tokio::spawn(async move {
                     let Due { key, root_hint, learn, waiters } = due;
                     let span = info_span!("reconcile", repository = %key.display());
-                    let result = this.look(&key, root_hint, learn).instrument(span).await;
+                    let look = AssertUnwindSafe(this.look(&key, root_hint, learn).instrument(span));
+                    // A look that panics must not be the last that this repository gets.
+                    let result = look.catch_unwind().await.unwrap_or_else(|_| {
+                        error!(repository = %key.display(), "a look panicked");
+                        Err(WriteError::ShuttingDown)
+                    });
                     let again = *result.as_ref().unwrap_or(&true);
                     if again {
                         this.distrust(&key);

@@ -32,9 +32,10 @@ impl Reconciler {
                 last_resync = Instant::now();
                 if self.0.lost_events.swap(false, Ordering::AcqRel) {
                     self.renew_watches().await;
-                    if let Some(roots) = &*self.0.roots.lock() {
-                        roots.all_changed();
-                    }
+                }
+                // A root may have come into being, or be one that can't be watched.
+                if let Some(roots) = &*self.0.roots.lock() {
+                    roots.all_changed();
                 }
                 for key in self.polled() {
                     self.mark(&key);

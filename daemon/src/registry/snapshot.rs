@@ -43,6 +43,9 @@ impl Snapshot {
             match record {
                 Record::Allocation { allocation, .. } => self.render(allocation),
                 Record::Repository(repository) => {
+                    if !repository.watched {
+                        self.unallocated.remove(&repository.id);
+                    }
                     // Their answers name the repository's common dir.
                     let all: Vec<_> = self.ledger.of_repository(repository.id).cloned().collect();
                     for allocation in &all {

@@ -83,12 +83,14 @@ impl Service {
         if target.whole {
             self.0.reconciler.forget(&target.repository.common_dir);
         }
-        for allocation in &target.allocations {
-            allocation_file::remove(&allocation.git_dir);
-            if allocation.compose.is_some() {
-                compose_override::remove(&allocation.git_dir);
+        tokio::task::block_in_place(|| {
+            for allocation in &target.allocations {
+                allocation_file::remove(&allocation.git_dir);
+                if allocation.compose.is_some() {
+                    compose_override::remove(&allocation.git_dir);
+                }
             }
-        }
+        });
         self.0.reconciler.notice_stale();
         Ok(target.on_the_wire())
     }

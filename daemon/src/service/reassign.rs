@@ -134,13 +134,17 @@ impl Service {
         let unknown = |why: crate::engine::EngineError| {
             refusal(format!("the container engine can't say whether its volume exists ({why})"))
         };
-        let engine = self.0.engine.of_person(engine);
-        let Some(connection) = engine.open().await.map_err(unknown)? else { return Ok(()) };
-        let view = connection.view().await.map_err(unknown)?;
-        match left_overs(allocation, &view).first() {
-            Some(name) => Err(refusal(format!("{name} exists"))),
-            None => Ok(()),
+        let own = &self.0.engine;
+        let persons = own.of_person(engine);
+        let both = [Some(own), (!persons.is_same(own)).then_some(&persons)];
+        for engine in both.into_iter().flatten() {
+            let Some(connection) = engine.open().await.map_err(unknown)? else { continue };
+            let view = connection.view().await.map_err(unknown)?;
+            if let Some(name) = left_overs(allocation, &view).first() {
+                return Err(refusal(format!("{name} exists")));
+            }
         }
+        Ok(())
     }
 
     /// What somebody else has under the worktree's name is a reason to move it, and none to stay.

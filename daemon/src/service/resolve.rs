@@ -97,13 +97,17 @@ impl Service {
     }
 
     pub(super) async fn discover(&self, path: PathBuf) -> Result<Found, DiscoverError> {
+        let asked = path.clone();
         let look = move || {
             let discovered = discover_settled(&path)?;
             let identity = files::identity(&discovered.git_dir)
                 .map_err(|source| DiscoverError::Unreadable { path: discovered.git_dir.clone(), source })?;
             Ok(Found { discovered, identity })
         };
-        tokio::task::spawn_blocking(look).await.unwrap_or(Err(DiscoverError::NotInAWorktree))
+        tokio::task::spawn_blocking(look).await.unwrap_or_else(|error| {
+            // Unknown, and never nothing.
+            Err(DiscoverError::Unreadable { path: asked, source: std::io::Error::other(error) })
+        })
     }
 
     /// The common dir under which the registry knows the repository. A bind mount gives a repository a second name:

@@ -19,7 +19,7 @@ impl Run<'_> {
         let is_shown = |stack: &&Stack| report::stack(stack, connection.id()).token == shown.token;
         let Some(stack) = self.survey.plan.stacks.iter().find(is_shown) else { return Ok(()) };
         let allocation = &stack.allocation;
-        let proofs = self.prove(allocation).await?;
+        let proofs = self.prove(allocation).await;
         if proofs.get(&allocation.id) != self.survey.proofs.get(&allocation.id) {
             shown.action = GcAction::Keep;
             "its worktree came back".clone_into(&mut shown.reason);
@@ -45,13 +45,20 @@ impl Run<'_> {
                 "its worktree came back".clone_into(&mut shown.reason);
                 return Ok(());
             }
-            let outcome = match connection.remove_container(&id).await? {
-                Removed::Now => "removed".to_owned(),
-                Removed::Before => "it was gone already".to_owned(),
-                Removed::InUse(why) => format!("kept: {why}"),
+            let removed = connection.remove_container(&id).await;
+            let outcome = match &removed {
+                Ok(Removed::Now) => "removed".to_owned(),
+                Ok(Removed::Before) => "it was gone already".to_owned(),
+                Ok(Removed::InUse(why)) => format!("kept: {why}"),
+                Err(error) => format!("failed: {error}"),
             };
             info!(container = %container.name, worktree = %allocation.path.display(), outcome, "gc");
             self.record(&removal, outcome).await?;
+            if let Removed::InUse(why) = removed? {
+                shown.action = GcAction::Keep;
+                shown.reason = format!("container {} stays: {why}", container.name);
+                return Ok(());
+            }
         }
         shown.done = true;
         Ok(())

@@ -22,7 +22,7 @@ impl Run<'_> {
         let Some(item) = self.survey.objects.iter().find(is_shown) else { return Ok(()) };
         let (kind, name, allocation) = (item.object.name.kind(), &item.found.name, &item.allocation);
         self.tell(GcEvent::Begin { what: format!("dropping {kind} {name}") }).await?;
-        let first = self.prove(allocation).await?;
+        let first = self.prove(allocation).await;
         let removal = Arc::new(Removal {
             allocation: allocation.id,
             engine: EngineId::new(&format!("postgresql {}", item.object.server.0)),
@@ -62,7 +62,7 @@ impl Run<'_> {
         first: &HashMap<AllocationId, Proof>,
     ) -> Result<Option<Outcome>, Stop> {
         let id = item.allocation.id;
-        let Some(proofs) = self.prove_again(&item.allocation, first).await? else {
+        let Some(proofs) = self.prove_again(&item.allocation, first).await else {
             return Ok(Some(Outcome::Kept("git could not be asked".to_owned())));
         };
         let snapshot = self.gc.writer().snapshot();

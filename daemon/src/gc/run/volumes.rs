@@ -38,7 +38,7 @@ impl Run<'_> {
             name: name.to_string(),
             detail: detail(&item.volume),
         });
-        let first = self.prove(&item.allocation).await?;
+        let first = self.prove(&item.allocation).await;
         let mut file = None;
         let outcome = if self.intend(&item.allocation, &removal).await? {
             self.drop_if_still_stale(connection, item, name, &first, &mut file).await
@@ -95,9 +95,10 @@ impl Run<'_> {
         Ok(match connection.remove_volume(name).await? {
             Removed::Before => Outcome::Gone,
             Removed::InUse(why) => Outcome::Kept(why),
-            Removed::Now => match connection.volume(name).await? {
-                None => Outcome::Dropped,
-                Some(_) => Outcome::MadeAnew,
+            Removed::Now => match connection.volume(name).await {
+                Ok(Some(_)) => Outcome::MadeAnew,
+                // It is dropped, whether or not the engine goes on to answer.
+                Ok(None) | Err(_) => Outcome::Dropped,
             },
         })
     }
@@ -111,7 +112,7 @@ impl Run<'_> {
         first: &HashMap<AllocationId, Proof>,
     ) -> Result<Option<Outcome>, Stop> {
         let id = item.allocation.id;
-        let Some(proofs) = self.prove_again(&item.allocation, first).await? else {
+        let Some(proofs) = self.prove_again(&item.allocation, first).await else {
             return Ok(Some(Outcome::Kept("git could not be asked".to_owned())));
         };
         let Some(engine) = look_again(connection, name).await? else { return Ok(Some(Outcome::Gone)) };
