@@ -59,8 +59,8 @@ fn fifty_parallel_adds_and_fifty_clients_share_and_lose_nothing() {
     });
     daemon.await_agreement(&repo);
     assert_kept(&sandbox, &answered);
-    let released = sandbox.list_all().iter().filter(|row| row.is("active")).count();
-    assert_eq!(released, 51);
+    let active = sandbox.list_all().iter().filter(|row| row.is("active")).count();
+    assert_eq!(active, 51);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use crate::gc::{Scene, await_look, is_free, sandbox};
 use crate::harness::engine;
 use crate::harness::engine_proxy::{EngineProxy, Fault};
-use crate::harness::{Daemon, Sandbox};
+use crate::harness::{Daemon, Sandbox, until};
 
 /// A sandbox with a proxy before the shared engine, and what the invariants are about.
 struct Stage<'s> {
@@ -179,7 +179,7 @@ fn a_client_that_is_killed_at_any_request_of_gc_leaves_the_daemon_well() {
         stage.proxy.arm(Fault::KillBefore, point, 0);
         let mut client = stage.client();
         stage.proxy.aim(client.id());
-        client.wait().unwrap();
+        until("the client ends", || client.try_wait().unwrap(), Option::is_some);
         let happened = stage.proxy.disarm();
         stage.check(&gone, &when);
         stage.finish(&gone, &when);
@@ -245,11 +245,11 @@ fn a_worktree_that_is_made_again_at_the_same_path_never_sees_old_data() {
         if choice != 2
             && let Some(mut client) = collecting.take()
         {
-            client.wait().unwrap();
+            until("the client ends", || client.try_wait().unwrap(), Option::is_some);
         }
     }
     if let Some(mut client) = collecting {
-        client.wait().unwrap();
+        until("the client ends", || client.try_wait().unwrap(), Option::is_some);
     }
     scene.gc(&["-y"]);
     assert!(scene.volumes().is_empty());

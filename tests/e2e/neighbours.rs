@@ -20,7 +20,7 @@ const GROWTH_KIB: u64 = 48 * 1024;
 
 /// How long another repository's new worktree may wait for its allocation meanwhile: far beyond what it takes, far
 /// below what a hang would.
-const PROMPT: Duration = Duration::from_secs(4);
+const PROMPT: Duration = Duration::from_secs(15);
 
 /// What can stand where git has a file.
 const INSTEAD: [&str; 8] = [

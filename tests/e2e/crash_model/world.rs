@@ -25,7 +25,7 @@ pub(super) const PROJECTS: [&str; 4] = [
 
 /// How long a client may take that is told to wait for a tenth of a second: a machine can be slow, a client that hangs
 /// is slower.
-const BOUNDED: Duration = Duration::from_secs(5);
+const BOUNDED: Duration = Duration::from_secs(15);
 
 /// An allocation as somebody was told of it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -161,7 +161,7 @@ impl<'s> Daemon<'s> {
     #[track_caller]
     pub(crate) fn terminate(mut self) {
         self.signal(Signal::TERM);
-        let status = self.child.wait().unwrap();
+        let status = until("the daemon ends", || self.child.try_wait().unwrap(), Option::is_some).unwrap();
         assert!(status.success(), "{status}: {}", self.log());
     }
 
