@@ -218,6 +218,36 @@ impl<'a> Run<'a> {
         tell(&self.events, event).await
     }
 
+    /// Has one thing dropped, with the intent recorded before and what came of it after, whatever that is.
+    async fn carry_out(
+        &self,
+        allocation: &Arc<Allocation>,
+        removal: &Arc<Removal>,
+        shown: &mut GcItem,
+        drop: impl Future<Output = Result<Outcome, Stop>>,
+    ) -> Result<(), Stop> {
+        if !self.intend(allocation, removal).await? {
+            Outcome::Kept("its worktree came back".to_owned()).show_in(shown);
+            return Ok(());
+        }
+        let dropped = drop.await;
+        let outcome = match &dropped {
+            Ok(outcome) => {
+                outcome.show_in(shown);
+                outcome.text()
+            }
+            Err(Stop::Failed(problem)) => {
+                shown.reason.clone_from(&problem.detail);
+                format!("failed: {}", problem.detail)
+            }
+            Err(Stop::Unheard) => return Err(Stop::Unheard),
+        };
+        let Removal { kind, name, detail, .. } = &**removal;
+        info!(kind, %name, worktree = %allocation.path.display(), outcome, ?detail, "gc");
+        self.record(removal, outcome).await?;
+        dropped.map(|_| ())
+    }
+
     /// Records something that is about to be removed, if its allocation is as it was planned for.
     async fn intend(&self, allocation: &Arc<Allocation>, removal: &Arc<Removal>) -> Result<bool, Stop> {
         let (allocation, removal) = (Arc::clone(allocation), Arc::clone(removal));

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use tracing::info;
 use wtd_protocol::gc::{GcEvent, GcItem};
 
 use super::{Outcome, Run, Stop};
@@ -34,23 +33,21 @@ impl Run<'_> {
                 ("comment".to_owned(), item.found.comment.clone().unwrap_or_default()),
             ]),
         });
-        let outcome = if !self.intend(allocation, &removal).await? {
-            Outcome::Kept("its worktree came back".to_owned())
-        } else if let Some(kept) = self.may_drop_object(item, &shown.token, &first).await? {
-            kept
-        } else {
+        let token = shown.token.clone();
+        let drop = Box::pin(async {
+            if let Some(kept) = self.may_drop_object(item, &token, &first).await? {
+                return Ok(kept);
+            }
             let databases = &self.gc.0.releaser.databases;
             match databases.drop_object(allocation.id, &item.object, name).await {
-                Ok(Dropped::Dropped) => Outcome::Dropped,
-                Ok(Dropped::Gone) => Outcome::Gone,
-                Ok(Dropped::Kept(keep)) => Outcome::Kept(keep.to_string()),
-                Err(DropError::Registry(error)) => return Err(error.into()),
-                Err(error) => Outcome::Kept(error.to_string()),
+                Ok(Dropped::Dropped) => Ok(Outcome::Dropped),
+                Ok(Dropped::Gone) => Ok(Outcome::Gone),
+                Ok(Dropped::Kept(keep)) => Ok(Outcome::Kept(keep.to_string())),
+                Err(DropError::Registry(error)) => Err(error.into()),
+                Err(error) => Ok(Outcome::Kept(error.to_string())),
             }
-        };
-        outcome.show_in(shown);
-        info!(kind, %name, worktree = %allocation.path.display(), outcome = outcome.text(), "gc");
-        self.record(&removal, outcome.text()).await
+        });
+        self.carry_out(allocation, &removal, shown, drop).await
     }
 
     /// Looks at everything once more, and makes the plan again; none when the object may be dropped now. The server's word

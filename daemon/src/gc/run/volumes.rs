@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tracing::info;
 use wtd_protocol::PathText;
 use wtd_protocol::gc::{GcEvent, GcItem};
 
@@ -40,25 +39,10 @@ impl Run<'_> {
         });
         let first = self.prove(&item.allocation).await;
         let mut file = None;
-        let outcome = if self.intend(&item.allocation, &removal).await? {
-            self.drop_if_still_stale(connection, item, name, &first, &mut file).await
-        } else {
-            Ok(Outcome::Kept("its worktree came back".to_owned()))
-        };
+        let drop = Box::pin(self.drop_if_still_stale(connection, item, name, &first, &mut file));
+        let ended = self.carry_out(&item.allocation, &removal, shown, drop).await;
         shown.backup = file.map(|file| PathText::of(&file).text);
-        match &outcome {
-            Ok(outcome) => {
-                outcome.show_in(shown);
-                info!(volume = %name, worktree = %item.allocation.path.display(), outcome = outcome.text(), labels = ?item.volume.labels, "gc");
-                self.record(&removal, outcome.text()).await?;
-            }
-            Err(Stop::Failed(problem)) => {
-                shown.reason.clone_from(&problem.detail);
-                self.record(&removal, format!("failed: {}", problem.detail)).await?;
-            }
-            Err(Stop::Unheard) => {}
-        }
-        outcome.map(drop)
+        ended
     }
 
     async fn drop_if_still_stale(
