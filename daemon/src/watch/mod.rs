@@ -57,27 +57,34 @@ impl std::fmt::Debug for Watches {
 struct Index {
     /// In order, so that what is below a path can be told.
     by_path: BTreeMap<PathBuf, Owners>,
-    by_key: HashMap<PathBuf, BTreeSet<(PathBuf, Role)>>,
+    by_key: HashMap<Arc<Path>, BTreeSet<(PathBuf, Role)>>,
     /// Watched paths whose directory may have been replaced since the watch was set.
     suspect: HashSet<PathBuf>,
 }
 
 /// Who wants one directory watched. Thousands of worktrees can be awaited in one directory, and each event there has to
 /// be told from the others at once.
+///
+/// There are two of these for each worktree, and nearly all have one owner: hence a list, and no more room than it takes.
 #[derive(Debug, Default)]
 struct Owners {
     /// By the name that is awaited.
-    awaiting: HashMap<PathBuf, BTreeSet<PathBuf>>,
-    others: BTreeSet<(PathBuf, Role)>,
+    awaiting: BTreeMap<PathBuf, BTreeSet<Arc<Path>>>,
+    others: Vec<(Arc<Path>, Role)>,
 }
 
 impl Owners {
-    fn insert(&mut self, key: &Path, role: &Role) {
+    fn insert(&mut self, key: &Arc<Path>, role: &Role) {
         match role {
             Role::Awaiting(name) => {
-                self.awaiting.entry(name.clone()).or_default().insert(key.to_owned());
+                self.awaiting.entry(name.clone()).or_default().insert(Arc::clone(key));
             }
-            other => drop(self.others.insert((key.to_owned(), other.clone()))),
+            other => {
+                if !self.others.iter().any(|(owner, role)| owner == key && role == other) {
+                    self.others.reserve_exact(1);
+                    self.others.push((Arc::clone(key), other.clone()));
+                }
+            }
         }
     }
 
@@ -91,7 +98,7 @@ impl Owners {
                     }
                 }
             }
-            other => drop(self.others.remove(&(key.to_owned(), other.clone()))),
+            other => self.others.retain(|(owner, role)| **owner != *key || role != other),
         }
     }
 
@@ -99,12 +106,12 @@ impl Owners {
         self.awaiting.is_empty() && self.others.is_empty()
     }
 
-    fn keys(&self) -> impl Iterator<Item = &PathBuf> {
+    fn keys(&self) -> impl Iterator<Item = &Arc<Path>> {
         self.awaiting.values().flatten().chain(self.others.iter().map(|(key, _)| key))
     }
 
     /// The keys that an event on `child` (none: on the directory itself) concerns.
-    fn concerned(&self, child: Option<&OsStr>, kind: EventKind) -> impl Iterator<Item = &PathBuf> {
+    fn concerned(&self, child: Option<&OsStr>, kind: EventKind) -> impl Iterator<Item = &Arc<Path>> {
         let others = self.others.iter().filter(move |(_, role)| role.concerns(child, kind));
         let awaited = match child {
             Some(child) => self.awaiting.get_key_value(Path::new(child)).into_iter().collect::<Vec<_>>(),
@@ -213,7 +220,7 @@ impl Watches {
 
     /// Sets every watch anew: among events that were lost can be those that tell of a directory's end, and so of its
     /// watch's. Gives the keys that want something watched which is not there any more. Blocks, as [`Watches::set`] does.
-    pub fn renew(&self) -> BTreeSet<PathBuf> {
+    pub fn renew(&self) -> BTreeSet<Arc<Path>> {
         let paths: Vec<PathBuf> = self.index_mut(|index| index.by_path.keys().cloned().collect());
         let mut concerned = BTreeSet::new();
         for paths in paths.chunks(AT_A_TIME) {
@@ -260,11 +267,12 @@ impl Watches {
 impl Index {
     /// Notes what `key` wants now. Gives the paths to watch (anew) and those that nobody wants any more.
     fn replace(&mut self, key: &Path, wanted: BTreeSet<(PathBuf, Role)>) -> (Vec<PathBuf>, Vec<PathBuf>) {
-        let before = self.by_key.remove(key).unwrap_or_default();
+        let (key, before) =
+            self.by_key.remove_entry(key).unwrap_or_else(|| (Arc::from(key), BTreeSet::new()));
         let mut to_drop = Vec::new();
         for (path, role) in before.difference(&wanted) {
             if let Some(owners) = self.by_path.get_mut(path) {
-                owners.remove(key, role);
+                owners.remove(&key, role);
                 if owners.is_empty() {
                     self.by_path.remove(path);
                     self.suspect.remove(path);
@@ -278,7 +286,7 @@ impl Index {
             if owners.is_empty() {
                 to_watch.push(path.clone());
             }
-            owners.insert(key, role);
+            owners.insert(&key, role);
         }
         if !self.suspect.is_empty() {
             let new: HashSet<PathBuf> = to_watch.iter().cloned().collect();
@@ -291,7 +299,7 @@ impl Index {
         // A path that is wanted in another role now was let go of above, and is watched again here.
         to_drop.retain(|path| !self.by_path.contains_key(path));
         if !wanted.is_empty() {
-            self.by_key.insert(key.to_owned(), wanted);
+            self.by_key.insert(key, wanted);
         }
         (to_watch, to_drop)
     }
@@ -303,7 +311,7 @@ impl Index {
     }
 
     /// The keys that an event on `path` concerns.
-    fn concerned(&self, path: &Path, kind: EventKind) -> BTreeSet<PathBuf> {
+    fn concerned(&self, path: &Path, kind: EventKind) -> BTreeSet<Arc<Path>> {
         let itself = self.by_path.get(path).into_iter().flat_map(|owners| owners.concerned(None, kind));
         let above = path.parent().and_then(|parent| self.by_path.get(parent));
         let child = above.into_iter().flat_map(|owners| owners.concerned(path.file_name(), kind));
