@@ -81,8 +81,8 @@ pub enum Presence {
     Present {
         /// The device that the directory is on.
         device: u64,
-        /// Marks of the root's `.git`, to tell at a glance that nothing changed.
-        dot_git: DotGitStamp,
+        /// Marks of the root, to tell at a glance that nothing changed.
+        stamp: RootStamp,
         /// Whether `git worktree add` has finished (an index, or no lock).
         finished: bool,
     },
@@ -97,22 +97,32 @@ pub enum Presence {
     Unknown(String),
 }
 
-/// Marks of a worktree's `.git` that change whenever the worktree becomes another one.
+/// Marks of a worktree's root that change whenever the worktree becomes another one, or is configured otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DotGitStamp {
+pub struct RootMarks {
     /// Incarnation of the `.git` file or directory.
-    pub identity: FileIdentity,
+    pub dot_git: FileIdentity,
     /// For a `.git` file: its modification time in nanoseconds, since `git worktree repair` rewrites it in
     /// place. For a directory, whose time changes with every commit: none.
     pub modified_ns: Option<i64>,
+    /// Stands for the marks of the `wtd.toml` in force, or for there being none. None where they can't tell whether the
+    /// file is still the one that was read.
+    pub project_file: Option<u64>,
+}
+
+/// A worktree's root as it was when it was last seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RootStamp {
+    /// Its marks.
+    pub marks: RootMarks,
     /// Whether the file system is a local one, on which a `stat` can't hang.
     pub local: bool,
 }
 
-impl DotGitStamp {
-    /// Whether a `.git` with these marks is the one that was seen, unchanged.
-    pub fn is_unchanged(&self, identity: FileIdentity, modified_ns: Option<i64>) -> bool {
-        (self.identity, self.modified_ns) == (identity, modified_ns)
+impl RootStamp {
+    /// Whether a root with these marks is the one that was seen, unchanged.
+    pub fn is_unchanged(&self, now: RootMarks) -> bool {
+        self.marks.project_file.is_some() && self.marks == now
     }
 }
 

@@ -15,8 +15,8 @@ use super::draft::{Draft, Record, Surroundings, set_state};
 use super::identity::{AllocationId, FileIdentity, RepositoryId};
 use super::ledger::{Ledger, Overlap};
 use super::observation::{
-    Absence, Claim, DirectoryLook, DotGitStamp, GitAnswer, Observation, ObservedRepository, ObservedWorktree,
-    OriginLook, Presence,
+    Absence, Claim, DirectoryLook, GitAnswer, Observation, ObservedRepository, ObservedWorktree, OriginLook,
+    Presence, RootStamp,
 };
 use super::offset::Offset;
 use super::project::Project;
@@ -49,8 +49,8 @@ pub struct Outcome {
 pub struct Sighting {
     /// Its allocation.
     pub id: AllocationId,
-    /// Marks of its `.git`.
-    pub dot_git: DotGitStamp,
+    /// Marks of its root.
+    pub stamp: RootStamp,
     /// Whether git has it locked.
     pub locked: bool,
     /// What its allocation file said.
@@ -222,7 +222,7 @@ impl Step<'_> {
         if let Some(known) = &known {
             self.answered.insert(known.id);
         }
-        let Presence::Present { device, dot_git, finished } = worktree.presence else {
+        let Presence::Present { device, stamp, finished } = worktree.presence else {
             return known.map_or(Ok(()), |known| self.not_present(repository, worktree, &known));
         };
         let allocation = match known {
@@ -271,7 +271,7 @@ impl Step<'_> {
             self.env_files.push((allocation.id, Arc::clone(project)));
         }
         let (id, locked, claim) = (allocation.id, worktree.locked, worktree.claim.clone());
-        self.sightings.push(Sighting { id, dot_git, locked, claim });
+        self.sightings.push(Sighting { id, stamp, locked, claim });
         Ok(())
     }
 

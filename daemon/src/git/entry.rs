@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::claim;
-use super::files::{self, DotGitMarks, ReadError, Unreadable};
+use super::files::{self, ReadError, Unreadable};
 use super::fingerprint::{Marks, Part};
 use super::links::{self, DotGit};
 use super::memory::{self, Memory, Remembered};
 use super::observe::ObserveRequest;
+use super::root;
 use crate::domain::identity::FileIdentity;
-use crate::domain::observation::{Claim, DotGitStamp, ObservedWorktree, Presence, Recorded};
+use crate::domain::observation::{Claim, ObservedWorktree, Presence, Recorded, RootStamp};
 use crate::domain::project::Project;
 
 /// How long an empty file may be one that git is about to fill: git takes microseconds, a loaded machine
@@ -194,7 +195,7 @@ impl<'a> Looker<'a> {
         match found {
             Ok((own, Some(identity))) if identity == git_dir => match fs::metadata(root) {
                 Ok(metadata) => {
-                    Presence::Present { device: metadata.dev(), dot_git: self.stamp(root, &own), finished }
+                    Presence::Present { device: metadata.dev(), stamp: self.stamp(root, &own), finished }
                 }
                 Err(error) => Presence::Unknown(Unreadable::new(root, error).to_string()),
             },
@@ -203,11 +204,10 @@ impl<'a> Looker<'a> {
         }
     }
 
-    fn stamp(&mut self, root: &Path, dot_git: &Metadata) -> DotGitStamp {
-        let DotGitMarks { identity, modified_ns } = DotGitMarks::of(dot_git);
-        DotGitStamp {
-            identity,
-            modified_ns,
+    /// Before the configuration is read: what is written after is told from it.
+    fn stamp(&mut self, root: &Path, dot_git: &Metadata) -> RootStamp {
+        RootStamp {
+            marks: root::marks_with(dot_git, root, self.main_root.as_deref().unwrap_or(self.common_dir)),
             local: *self.local.entry(dot_git.dev()).or_insert_with(|| files::is_local_file_system(root)),
         }
     }

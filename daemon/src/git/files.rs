@@ -59,29 +59,6 @@ impl Unreadable {
     }
 }
 
-/// Marks of a worktree's `.git`, from one `lstat`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DotGitMarks {
-    /// Incarnation of the `.git` file or directory.
-    pub identity: FileIdentity,
-    /// When a `.git` file was last changed, in nanoseconds since 1970; none for a directory, whose time changes
-    /// with every commit.
-    pub modified_ns: Option<i64>,
-}
-
-impl DotGitMarks {
-    /// The marks that `metadata` of a `.git` holds.
-    pub fn of(metadata: &Metadata) -> Self {
-        let modified_ns = (!metadata.is_dir()).then(|| modified_ns(metadata));
-        Self { identity: identity_of(metadata), modified_ns }
-    }
-}
-
-/// The marks of `.git` in `root`; none when there is none, or when it can't be looked at.
-pub fn dot_git_stamp(root: &Path) -> Option<DotGitMarks> {
-    fs::symlink_metadata(root.join(".git")).ok().map(|metadata| DotGitMarks::of(&metadata))
-}
-
 /// Whether the system says that nothing is there, as opposed to not being able to say.
 pub fn is_absence(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)

@@ -18,10 +18,10 @@ use super::files;
 
 /// How much younger than a look a change must not be, in nanoseconds: file times are as coarse as a tick of
 /// the kernel's clock (10 ms at most), so a later change can carry the same time.
-const RACY_NS: i64 = 50_000_000;
+pub(super) const RACY_NS: i64 = 50_000_000;
 
 /// A project's configuration file, at a worktree's root or in the common dir.
-const PROJECT_FILE: &str = "wtd.toml";
+pub(super) const PROJECT_FILE: &str = "wtd.toml";
 
 /// What a look from the outside saw. Two equal ones mean that nothing has changed, unless the first is racy.
 #[derive(Debug, Clone, PartialEq, Eq)]

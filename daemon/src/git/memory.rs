@@ -36,5 +36,5 @@ impl Memory {
 /// Whether all that a worktree was read from is in its marks. While it is being made, or is not where git has it,
 /// more bears on it than these.
 pub(super) fn is_lasting(worktree: &ObservedWorktree) -> bool {
-    matches!(worktree.presence, Presence::Present { finished: true, .. })
+    matches!(worktree.presence, Presence::Present { finished: true, stamp, .. } if stamp.marks.project_file.is_some())
 }

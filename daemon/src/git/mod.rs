@@ -10,6 +10,7 @@ pub mod fingerprint;
 pub mod head;
 pub mod memory;
 pub mod observe;
+pub mod root;
 
 mod absence;
 mod claim;

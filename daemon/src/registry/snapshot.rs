@@ -12,7 +12,7 @@ use crate::domain::draft::Record;
 use crate::domain::identity::{AllocationId, RepositoryId};
 use crate::domain::ledger::Ledger;
 use crate::domain::reconcile::{Sighting, Unallocated};
-use crate::git::files;
+use crate::git::root;
 use crate::wire;
 
 /// The registry as of the last commit, with what was seen of each worktree and the answer for it, ready to be sent.
@@ -109,16 +109,22 @@ impl Snapshot {
         self.unallocated.keys().copied()
     }
 
-    /// The answer for the worktree whose root is exactly `path`, if one `lstat` proves that it is still the worktree
-    /// that was recorded: the way that nearly every request goes. `git worktree remove` and `add` in quick succession
+    /// The answer for the worktree whose root is exactly `path`, if two `lstat`s prove that it is still the worktree
+    /// that was recorded, and configured as then: the way that nearly every request goes. `git worktree remove` and `add` in quick succession
     /// leave other marks on the root's `.git`, so an answer is never that of a worktree's predecessor.
     pub fn answer_at_root(&self, path: &Path) -> Option<&Bytes> {
         let allocation = self.ledger.at_path(path).filter(|allocation| allocation.state == State::Active)?;
-        let seen = &self.sighting(allocation.id)?.dot_git;
+        let seen = self.sighting(allocation.id)?.stamp;
         if !seen.local {
             return None;
         }
-        let now = files::dot_git_stamp(path)?;
-        if seen.is_unchanged(now.identity, now.modified_ns) { self.answer(allocation.id) } else { None }
+        let now = root::marks(path, self.configured_elsewhere(allocation)?)?;
+        if seen.is_unchanged(now) { self.answer(allocation.id) } else { None }
+    }
+
+    /// Where the configuration is of a worktree of this repository that has none of its own.
+    pub fn configured_elsewhere(&self, allocation: &Allocation) -> Option<&Path> {
+        let repository = self.ledger.repository(allocation.repository)?;
+        Some(repository.main_root.as_deref().unwrap_or(&repository.common_dir))
     }
 }

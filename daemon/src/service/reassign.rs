@@ -63,7 +63,7 @@ impl Service {
                     path: now.path.clone(),
                     presence: Presence::Present {
                         device: now.device,
-                        dot_git: sighting.dot_git,
+                        stamp: sighting.stamp,
                         finished: now.finished,
                     },
                     locked: sighting.locked,

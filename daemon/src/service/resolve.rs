@@ -10,7 +10,7 @@ use super::Service;
 use crate::domain::allocation::Allocation;
 use crate::domain::identity::FileIdentity;
 use crate::git::discover::{DiscoverError, Discovered, discover_settled};
-use crate::git::files;
+use crate::git::{files, root};
 use crate::problem;
 use crate::registry::Snapshot;
 
@@ -166,13 +166,9 @@ impl Found {
     fn known(&self, snapshot: &Snapshot) -> Option<Bytes> {
         let allocation = self.allocation(snapshot)?;
         let root = self.discovered.root.as_deref()?;
-        let seen = snapshot.sighting(allocation.id)?.dot_git;
-        let now = files::dot_git_stamp(root)?;
-        if seen.is_unchanged(now.identity, now.modified_ns) {
-            snapshot.answer(allocation.id).cloned()
-        } else {
-            None
-        }
+        let seen = snapshot.sighting(allocation.id)?.stamp;
+        let now = root::marks(root, snapshot.configured_elsewhere(allocation)?)?;
+        if seen.is_unchanged(now) { snapshot.answer(allocation.id).cloned() } else { None }
     }
 }
 

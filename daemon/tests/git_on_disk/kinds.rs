@@ -213,8 +213,8 @@ fn a_worktree_on_an_unmounted_disk_is_missing_on_another_device() {
     let Some(mut disk) = Disk::mount(&scratch.path("disk"), name) else { return };
     add(&main, &disk.path.join("linked"));
     let seen = look(&main.join(".git"));
-    let Presence::Present { device, dot_git, .. } = only(&seen).presence else { panic!("{seen:?}") };
-    assert!(dot_git.local);
+    let Presence::Present { device, stamp, .. } = only(&seen).presence else { panic!("{seen:?}") };
+    assert!(stamp.local);
     disk.unmount();
     let seen = look(&main.join(".git"));
     let Presence::Missing { device_above: Some(above) } = only(&seen).presence else { panic!("{seen:?}") };

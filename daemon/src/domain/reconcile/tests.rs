@@ -10,7 +10,7 @@ use wtd_protocol::State;
 
 use super::*;
 use crate::domain::allocator::Rules;
-use crate::domain::observation::Origin;
+use crate::domain::observation::{Origin, RootMarks, RootStamp};
 use crate::domain::project::Project;
 
 const DISK: u64 = 1;
@@ -109,9 +109,10 @@ impl World {
         for (id, git_dir, worktree) in repo.worktrees() {
             let main_gone_elsewhere = self.someone_else_at(&worktree.path, worktree.inode);
             let presence = if worktree.standing && !main_gone_elsewhere {
-                let dot_git =
-                    DotGitStamp { identity: identity(worktree.inode), modified_ns: None, local: true };
-                Presence::Present { device: DISK, dot_git, finished: true }
+                let dot_git = identity(worktree.inode);
+                let marks = RootMarks { dot_git, modified_ns: None, project_file: Some(0) };
+                let stamp = RootStamp { marks, local: true };
+                Presence::Present { device: DISK, stamp, finished: true }
             } else if main_gone_elsewhere {
                 Presence::Foreign
             } else {
