@@ -183,7 +183,8 @@ fn traps_of_bash_stay_and_fire_as_before() {
     terminal.quiet(&format!("cd {}", one.display()));
     terminal.quiet("cd /");
     assert_eq!(terminal.ok("trap -p"), before);
-    assert_eq!(before.lines().count(), 3, "{before}");
+    // Whether there is one for INT depends on whether the tests were started in the background.
+    assert!(["': debug' DEBUG", "': exit' EXIT"].iter().all(|trap| before.contains(trap)), "{before}");
 }
 
 #[test]

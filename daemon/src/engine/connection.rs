@@ -114,14 +114,16 @@ impl Connection {
         EngineView { id: self.id.clone(), tells_creation: self.tells_creation, volumes, containers }
     }
 
-    /// All volumes.
+    /// All volumes, by name: the engine gives them as they come.
     pub async fn volumes(&self) -> Result<Vec<Volume>, EngineError> {
         let listed = bounded(&self.host, self.docker.list_volumes(None::<ListVolumesOptions>)).await?;
         // A driver that could not be asked may have anything: the list is not one of all volumes then.
         if let Some(why) = listed.warnings.unwrap_or_default().into_iter().find(|why| !why.is_empty()) {
             return Err(EngineError::Incomplete { host: self.host.clone(), why });
         }
-        Ok(listed.volumes.unwrap_or_default().into_iter().map(volume).collect())
+        let mut volumes: Vec<Volume> = listed.volumes.unwrap_or_default().into_iter().map(volume).collect();
+        volumes.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(volumes)
     }
 
     /// The volume of this name; none when the engine says that there is none.
