@@ -163,21 +163,18 @@ impl Watches {
 
     /// Watches exactly these directories for `key`. Blocks for some 80 µs for each watch that is set.
     pub fn set(&self, key: &Path, wanted: BTreeSet<(PathBuf, Role)>) -> Set {
-        let (to_watch, to_drop) = self.index_mut(|index| index.replace(key, wanted));
         let mut set = Set { added: false, complete: true };
-        // Others wait for the watcher too: one who has thousands of watches to set lets them in between.
-        for paths in to_drop.chunks(AT_A_TIME) {
-            let mut turn = self.watcher.lock();
-            let Some(watcher) = turn.as_mut() else { return Set { added: false, complete: false } };
-            for path in paths {
-                // Another key can have come to want it since; then its watch has been set, or will be.
-                if !self.is_wanted(path) {
-                    // The watch is gone by itself where its directory is.
-                    drop(watcher.unwatch(path));
-                }
-            }
-            MutexGuard::unlock_fair(turn);
+        let mut turn = self.watcher.lock();
+        let (to_watch, to_drop) = self.index_mut(|index| index.replace(key, wanted));
+        let Some(watcher) = turn.as_mut() else { return Set { added: false, complete: false } };
+        // In the same turn as the index is changed. A directory that was moved has one watch by two names
+        // (inotify_add_watch(2)): dropped by the old name later, it would be gone after the new one had been seen to.
+        for path in &to_drop {
+            // The watch is gone by itself where its directory is.
+            drop(watcher.unwatch(path));
         }
+        MutexGuard::unlock_fair(turn);
+        // Others wait for the watcher too: one who has thousands of watches to set lets them in between.
         for paths in to_watch.chunks(AT_A_TIME) {
             let mut turn = self.watcher.lock();
             let Some(watcher) = turn.as_mut() else { return Set { added: false, complete: false } };
