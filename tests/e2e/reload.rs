@@ -281,7 +281,7 @@ fn a_reload_is_asked_for_in_json_and_by_the_owner() {
             "POST /v1/reload HTTP/1.1\r\nHost: wtd\r\nConnection: close\r\n{head}Content-Length: {length}\r\n\r\n{body}"
         ))
     };
-    post("", "").is_problem(415, "unreadable-body");
+    post("", "").is_problem(400, "bad-request");
     post("Content-Type: application/json\r\n", "").is_problem(400, "bad-request");
     post("Content-Type: application/json\r\n", "[]").is_problem(400, "bad-request");
     post("Content-Type: application/json\r\nOrigin: http://localhost\r\n", "{}").is_problem(403, "forbidden");

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use axum::body::{Body as AnswerBody, Bytes};
 use axum::extract::State as FromContext;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::unfold;
 use tokio::sync::mpsc::Receiver;
@@ -24,12 +24,8 @@ pub(super) const MAX_BODY: usize = 8 * 1024 * 1024;
     (status = "4XX", description = "not a request, or another gc is under way (409)", body = Problem, content_type = "application/problem+json"),
     (status = "5XX", description = "the container engine or the registry can't be asked", body = Problem, content_type = "application/problem+json"),
 ))]
-pub(super) async fn gc(
-    FromContext(context): FromContext<Context>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Answer> {
-    let request: GcRequest = from_json(&headers, body)?;
+pub(super) async fn gc(FromContext(context): FromContext<Context>, body: Body) -> Result<Response, Answer> {
+    let request: GcRequest = from_json(body)?;
     let gc = &context.service.parts().gc;
     let wish = gc.wish(&request)?;
     if request.dry_run {
@@ -53,10 +49,9 @@ pub(super) async fn gc(
 ))]
 pub(super) async fn restore(
     FromContext(context): FromContext<Context>,
-    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Answer> {
-    let request: RestoreRequest = from_json(&headers, body)?;
+    let request: RestoreRequest = from_json(body)?;
     let restore = context.service.parts().gc.restore(&request).await?;
     // By itself: a client that goes away must not leave half a volume.
     let done = tokio::spawn(restore.run());

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Query, State as FromContext};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -33,17 +33,8 @@ pub(super) fn to_json(value: &impl Serialize) -> Result<Response, Answer> {
     })
 }
 
-/// The request's body. A browser can send any body without asking, except one that says it is JSON.
-pub(super) fn from_json<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -> Result<T, Answer> {
-    let media_type =
-        headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = media_type.split(';').next().unwrap_or_default().trim();
-    if !essence.eq_ignore_ascii_case("application/json") {
-        return Err(Answer::unreadable_body(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "the body has to be application/json",
-        ));
-    }
+/// The request's body, which can be nothing but JSON.
+pub(super) fn from_json<T: DeserializeOwned>(body: Body) -> Result<T, Answer> {
     let body =
         body.map_err(|rejection| Answer::unreadable_body(rejection.status(), rejection.body_text()))?;
     serde_json::from_slice(&body)
@@ -63,10 +54,9 @@ pub(super) fn absolute(request: &PathRequest) -> Result<PathBuf, Answer> {
 ))]
 pub(super) async fn put_worktree(
     FromContext(context): FromContext<Context>,
-    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Answer> {
-    let request: PathRequest = from_json(&headers, body)?;
+    let request: PathRequest = from_json(body)?;
     Ok(json(context.service.allocation(absolute(&request)?).await?))
 }
 
@@ -108,10 +98,9 @@ pub(super) async fn list_worktrees(
 ))]
 pub(super) async fn reassign(
     FromContext(context): FromContext<Context>,
-    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Answer> {
-    let request: ReassignRequest = from_json(&headers, body)?;
+    let request: ReassignRequest = from_json(body)?;
     let path = absolute(&request.path)?;
     Ok(json(context.service.reassign(path, request.force, &request.engine).await?))
 }
@@ -124,10 +113,9 @@ pub(super) async fn reassign(
 ))]
 pub(super) async fn put_compose(
     FromContext(context): FromContext<Context>,
-    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Answer> {
-    let request: ComposeRequest = from_json(&headers, body)?;
+    let request: ComposeRequest = from_json(body)?;
     let path = absolute(&request.path)?;
     Ok(json(context.service.set_override(path, request).await?))
 }
@@ -140,10 +128,9 @@ pub(super) async fn put_compose(
 ))]
 pub(super) async fn delete_compose(
     FromContext(context): FromContext<Context>,
-    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Answer> {
-    let request: PathRequest = from_json(&headers, body)?;
+    let request: PathRequest = from_json(body)?;
     Ok(json(context.service.remove_override(absolute(&request)?).await?))
 }
 
@@ -165,10 +152,9 @@ pub(super) async fn list_repositories(
 ))]
 pub(super) async fn put_repository(
     FromContext(context): FromContext<Context>,
-    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Answer> {
-    let request: PathRequest = from_json(&headers, body)?;
+    let request: PathRequest = from_json(body)?;
     let path = absolute(&request)?;
     let common_dir = context.service.add(path.clone()).await?;
     let repository = context.service.repository(&common_dir).ok_or_else(|| {
@@ -186,10 +172,9 @@ pub(super) async fn put_repository(
 ))]
 pub(super) async fn forget_repository(
     FromContext(context): FromContext<Context>,
-    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Answer> {
-    let request: ForgetRequest = from_json(&headers, body)?;
+    let request: ForgetRequest = from_json(body)?;
     to_json(&context.service.forget(absolute(&request.path)?, request.dry_run).await?)
 }
 
@@ -213,9 +198,8 @@ pub(super) async fn checks(FromContext(context): FromContext<Context>) -> Result
 ))]
 pub(super) async fn reload(
     FromContext(context): FromContext<Context>,
-    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Answer> {
-    from_json::<serde_json::Map<String, serde_json::Value>>(&headers, body)?;
+    from_json::<serde_json::Map<String, serde_json::Value>>(body)?;
     to_json(&context.service.reload().await?)
 }

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use axum::body::{Body as AnswerBody, Bytes};
 use axum::extract::State as FromContext;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::unfold;
 use wtd_protocol::Problem;
@@ -21,12 +21,8 @@ use super::routes::{Body, absolute, from_json};
     (status = "4XX", description = "no such worktree, or a volume that can't be filled (409)", body = Problem, content_type = "application/problem+json"),
     (status = "5XX", description = "the container engine or the registry can't be asked", body = Problem, content_type = "application/problem+json"),
 ))]
-pub(super) async fn seed(
-    FromContext(context): FromContext<Context>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Answer> {
-    let request: SeedRequest = from_json(&headers, body)?;
+pub(super) async fn seed(FromContext(context): FromContext<Context>, body: Body) -> Result<Response, Answer> {
+    let request: SeedRequest = from_json(body)?;
     let from = request.from.as_ref().map(absolute).transpose()?;
     let events = context.service.seed(absolute(&request.path)?, from, &request).await?;
     let stream = unfold(events, |mut events| async move {

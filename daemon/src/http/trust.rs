@@ -2,7 +2,6 @@
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State as FromContext};
-use axum::http::HeaderMap;
 use axum::response::Response;
 use wtd_protocol::Problem;
 use wtd_protocol::requests::{PathRequest, Revoked, Trust, TrustRequest};
@@ -36,10 +35,9 @@ pub(super) async fn show_trust(
 ))]
 pub(super) async fn put_trust(
     FromContext(context): FromContext<Context>,
-    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Answer> {
-    let request: TrustRequest = from_json(&headers, body)?;
+    let request: TrustRequest = from_json(body)?;
     let sha256 = request.sha256.parse().map_err(|error| Answer::bad_request(format!("sha256: {error}")))?;
     to_json(&context.service.put_trust(absolute(&request.path)?, sha256).await?)
 }
@@ -52,9 +50,8 @@ pub(super) async fn put_trust(
 ))]
 pub(super) async fn revoke_trust(
     FromContext(context): FromContext<Context>,
-    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Answer> {
-    let request: PathRequest = from_json(&headers, body)?;
+    let request: PathRequest = from_json(body)?;
     to_json(&context.service.revoke_trust(absolute(&request)?).await?)
 }
