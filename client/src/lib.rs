@@ -27,6 +27,7 @@ mod environment;
 mod error;
 mod events;
 mod fallback;
+mod foreign;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod git;

@@ -9,18 +9,25 @@ use crate::cli::CheckArgs;
 use crate::daemon::{Daemon, variable};
 use crate::environment::Environment;
 use crate::error::Error;
+use crate::foreign;
 
 /// Succeeds without a word when every variable is as this worktree has it.
 pub(crate) fn run(daemon: &Daemon, args: &CheckArgs) -> Result<(), Error> {
     match Environment::of(daemon, args.path.as_deref(), &mut || {}) {
-        Ok(environment) => compare(&environment, |name| std::env::var_os(name)),
+        Ok(environment) => {
+            compare(&environment, &foreign::variables(&environment), |name| std::env::var_os(name))
+        }
         Err(error) if error.exit_code() == 3 => outside(variable(WTD_WORKTREE)),
         Err(error) => Err(error),
     }
 }
 
-/// Compares the variables that `set` looks up with the worktree's.
-fn compare(environment: &Environment, set: impl Fn(&str) -> Option<OsString>) -> Result<(), Error> {
+/// Compares the variables that `set` looks up with the worktree's. None may be `foreign`.
+fn compare(
+    environment: &Environment,
+    foreign: &[String],
+    set: impl Fn(&str) -> Option<OsString>,
+) -> Result<(), Error> {
     let here = environment.worktree.display();
     let remedy = "run `eval \"$(wtd-client env)\"`";
     match set(WTD_WORKTREE).filter(|other| !other.is_empty()) {
@@ -33,6 +40,10 @@ fn compare(environment: &Environment, set: impl Fn(&str) -> Option<OsString>) ->
             ));
         }
         Some(_) => {}
+    }
+    if let Some(name) = foreign.first() {
+        let why = format!("{name} is another worktree's, and {here} has none");
+        return Err(Error::failed(why, format!("run `unset {name}`")));
     }
     for (name, wanted) in &environment.variables {
         match set(name) {
@@ -74,7 +85,7 @@ mod tests {
             .map(|(name, value)| (name.to_owned(), OsString::from(value)));
         let environment =
             Environment { worktree: "/w".into(), variables: BTreeMap::from(variables), untrusted: false };
-        compare(&environment, |name| set.iter().find(|(n, _)| *n == name).map(|(_, value)| value.into()))
+        compare(&environment, &[], |name| set.iter().find(|(n, _)| *n == name).map(|(_, value)| value.into()))
             .map_err(|error| error.to_string())
     }
 

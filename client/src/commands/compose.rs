@@ -11,14 +11,14 @@ use wtd_protocol::variable::{COMPOSE_PROJECT_NAME, PORT_OFFSET};
 use wtd_protocol::{Allocation, PathText, Worktree, routes};
 
 use crate::cli::ComposeArgs;
-use crate::commands::exec::of_another_worktree;
 use crate::compose::docker::{self, Docker};
 use crate::compose::files::{self, Files};
 use crate::compose::model::{Model, compose_name};
 use crate::compose::plan::{self, Plan, plan, unmoved};
-use crate::daemon::{Daemon, variable};
+use crate::daemon::Daemon;
 use crate::environment::{Environment, absolute};
 use crate::error::Error;
+use crate::foreign;
 use crate::output::{self, Printable, Progress};
 
 /// What a variable is in a run of Compose; none: it is not there.
@@ -222,8 +222,7 @@ impl Project {
 
 /// The worktree's variables, less those that wtd has given the shell for another one.
 fn own_variables(environment: &Environment) -> Variables {
-    let others = of_another_worktree(&|name| variable(name).and_then(|value| value.into_string().ok()));
-    let others = others.into_iter().map(|name| (name.to_owned(), None));
+    let others = foreign::variables(environment).into_iter().map(|name| (name, None));
     others
         .chain(environment.variables.iter().map(|(name, value)| (name.clone(), Some(value.clone()))))
         .collect()

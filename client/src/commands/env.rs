@@ -11,7 +11,7 @@ use crate::cli::{EnvArgs, Format};
 use crate::daemon::Daemon;
 use crate::environment::Environment;
 use crate::error::Error;
-use crate::{dotenv, output, shell};
+use crate::{dotenv, foreign, output, shell};
 
 use super::env_write;
 
@@ -44,8 +44,12 @@ pub(crate) fn run(daemon: &Daemon, args: &EnvArgs) -> Result<(), Error> {
                     )
                 })?,
             };
-            shell::assignments(shell, variables.iter())
-                .map_err(|error| Error::failed(error.to_string(), "move the worktree to a path in UTF-8"))?
+            let mut code = shell::assignments(shell, variables.iter())
+                .map_err(|error| Error::failed(error.to_string(), "move the worktree to a path in UTF-8"))?;
+            if args.keys.is_empty() {
+                code.extend(shell::withdrawals(shell, &foreign::variables(&environment)));
+            }
+            code
         }
         Format::Dotenv => dotenv::lines(variables.iter())
             .map_err(|error| Error::failed(error.to_string(), "use --format json or shell"))?,

@@ -6,7 +6,7 @@ mod quote;
 
 pub(crate) use detect::{detect, process};
 pub(crate) use hook::Hooked;
-pub(crate) use quote::assignments;
+pub(crate) use quote::{assignments, withdrawals};
 
 /// A shell with quoting of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

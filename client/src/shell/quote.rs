@@ -60,6 +60,19 @@ pub(crate) fn assignments<'a>(
     Ok(code)
 }
 
+/// Shell code that unsets these variables, none of which has a name that a shell would read otherwise. nu evaluates what it
+/// is given as data, which can't.
+pub(crate) fn withdrawals(shell: Shell, names: &[String]) -> Vec<u8> {
+    let withdrawal = |name: &String| match shell {
+        Shell::Bash | Shell::Zsh | Shell::Sh => format!("unset {name}\n"),
+        Shell::Fish => format!("set -e {name};\n"),
+        Shell::Powershell => format!("Remove-Item Env:{name} -ErrorAction Ignore\n"),
+        Shell::Elvish => format!("unset-env {name}\n"),
+        Shell::Nu => String::new(),
+    };
+    names.iter().map(withdrawal).collect::<String>().into_bytes()
+}
+
 /// A value as one word of a shell that takes bytes; for any other, of a POSIX shell.
 pub(super) fn word(shell: Shell, value: &OsStr) -> Vec<u8> {
     match (shell, value.to_str()) {

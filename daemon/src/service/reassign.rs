@@ -12,6 +12,7 @@ use crate::domain::draft::{Draft, Record, Surroundings};
 use crate::domain::gc::belongings::left_overs;
 use crate::domain::identity::AllocationId;
 use crate::domain::observation::{Claim, ObservedWorktree, Presence};
+use crate::engine::EngineError;
 use crate::problem;
 use crate::registry::{Decision, allocation_file};
 
@@ -131,14 +132,19 @@ impl Service {
                 "`--force` moves the worktree and leaves the data where it is",
             )
         };
-        let unknown = |why: crate::engine::EngineError| {
+        let unknown = |why: EngineError| {
             refusal(format!("the container engine can't say whether its volume exists ({why})"))
         };
         let own = &self.0.engine;
         let persons = own.of_person(engine);
         let both = [Some(own), (!persons.is_same(own)).then_some(&persons)];
         for engine in both.into_iter().flatten() {
-            let Some(connection) = engine.open().await.map_err(unknown)? else { continue };
+            let connection = match engine.open().await {
+                // Where the daemon finds none by itself, the one that the person names is all there is.
+                Err(EngineError::NoSocket) if !engine.is_same(&persons) => None,
+                opened => opened.map_err(unknown)?,
+            };
+            let Some(connection) = connection else { continue };
             let view = connection.view().await.map_err(unknown)?;
             if let Some(name) = left_overs(allocation, &view).first() {
                 return Err(refusal(format!("{name} exists")));

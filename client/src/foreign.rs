@@ -1,0 +1,85 @@
+//! Variables that wtd gave the shell for another worktree, and that this one doesn't have: a further port of another project,
+//! or the Compose project of a linked worktree in a main one. With them a command would act on the other's containers, or
+//! in its schema.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use wtd_protocol::compose::{SEPARATOR, is_ours};
+use wtd_protocol::variable::{
+    COMPOSE_FILE, COMPOSE_PATH_SEPARATOR, COMPOSE_PROJECT_NAME, DB_MODE, DB_SCHEMA, DB_URL_OPTIONS,
+    PGOPTIONS, PORT_OFFSET, REDIS_PREFIX, WTD_WORKTREE, may_be_set,
+};
+
+use crate::daemon::variable;
+use crate::environment::Environment;
+use crate::fallback::{self, Found};
+
+/// Their names.
+pub(crate) fn variables(here: &Environment) -> Vec<String> {
+    let text = |name: &str| variable(name).and_then(|value| value.into_string().ok());
+    let mut names: Vec<String> = known_by_name(&text).into_iter().map(str::to_owned).collect();
+    if let Some(other) = variable(WTD_WORKTREE).filter(|other| Path::new(other) != here.worktree) {
+        names.extend(given_for(&other));
+    }
+    names.retain(|name| !here.variables.contains_key(name));
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// What the shell has as the allocation file of the worktree at `root` says, if there is one.
+fn given_for(root: &OsStr) -> Vec<String> {
+    let Ok(Found::Allocation(file)) = fallback::find(Path::new(root)) else { return Vec::new() };
+    let is_as_given = |(name, value): &(String, String)| {
+        may_be_set(name) && variable(name).is_some_and(|set| set == **value)
+    };
+    file.variables.into_iter().filter(is_as_given).map(|(name, _)| name).collect()
+}
+
+/// Those that tell by themselves that wtd gave them, whatever has become of the worktree that they were for.
+fn known_by_name(shell: &dyn Fn(&str) -> Option<String>) -> Vec<&'static str> {
+    let mut names = Vec::new();
+    let separator = shell(COMPOSE_PATH_SEPARATOR).and_then(|text| text.chars().next()).unwrap_or(SEPARATOR);
+    if shell(COMPOSE_FILE).is_some_and(|files| is_ours(&files, separator)) {
+        names.push(COMPOSE_FILE);
+    }
+    if let (Some(project), Some(offset)) = (shell(COMPOSE_PROJECT_NAME), shell(PORT_OFFSET))
+        && project.strip_suffix(&offset).is_some_and(|stem| stem.ends_with('-'))
+    {
+        names.push(COMPOSE_PROJECT_NAME);
+    }
+    if shell(DB_MODE).is_some() {
+        names.extend([DB_MODE, DB_SCHEMA, DB_URL_OPTIONS, REDIS_PREFIX]);
+    }
+    if let (Some(options), Some(schema)) = (shell(PGOPTIONS), shell(DB_SCHEMA))
+        && options.strip_prefix("-csearch_path=") == Some(&schema)
+    {
+        names.push(PGOPTIONS);
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_worktree_left_in_the_shell_is_told_from_a_persons_own() {
+        let names = |set: &[(&str, &str)]| {
+            let shell =
+                |name: &str| set.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
+            known_by_name(&shell)
+        };
+        assert_eq!(
+            names(&[("COMPOSE_PROJECT_NAME", "shop-10000"), ("PORT_OFFSET", "10000")]),
+            ["COMPOSE_PROJECT_NAME"]
+        );
+        assert_eq!(names(&[("COMPOSE_FILE", "/w/c.yaml:/g/wtd.compose.yaml")]), ["COMPOSE_FILE"]);
+        assert!(names(&[("COMPOSE_FILE", "c.yaml:compose.dev.yaml")]).is_empty());
+        assert!(names(&[("COMPOSE_PROJECT_NAME", "shop"), ("PORT_OFFSET", "10000")]).is_empty());
+        assert!(names(&[("PGOPTIONS", "-c statement_timeout=1s"), ("REDIS_PREFIX", "mine:")]).is_empty());
+        let ours = [("DB_MODE", "schema"), ("DB_SCHEMA", "shop_0"), ("PGOPTIONS", "-csearch_path=shop_0")];
+        assert_eq!(names(&ours), ["DB_MODE", "DB_SCHEMA", "DB_URL_OPTIONS", "REDIS_PREFIX", "PGOPTIONS"]);
+    }
+}
