@@ -331,8 +331,9 @@ fn a_half_filled_volume_that_somebody_has_used_since_is_never_removed() {
     let client = shop.seed_until_half(&path, &[]);
     services.run("theirs", &["db_data_10000"], &[]);
     let mine = put_mine(&services, "db_data_10000");
-    // The copying program ends, and so does the copy.
-    shop.helpers().iter().for_each(|(id, _)| services.remove(id));
+    for (id, _) in shop.helpers() {
+        services.done("POST", &format!("/containers/{id}/unpause"), None);
+    }
     let told = String::from_utf8(client.wait_with_output().unwrap().stderr).unwrap();
     assert!(told.contains("theirs has begun to use it") && told.contains("docker volume rm"), "{told}");
     services.remove("theirs");
