@@ -126,9 +126,8 @@ pub async fn run(
     let mut servers = JoinSet::new();
     servers.spawn(serve(Listener::Unix(tokio::net::UnixListener::from_std(listener)?), context.clone()));
     if let Some(address) = config.listen {
-        let tcp = tokio::net::TcpListener::bind(address)
-            .await
-            .with_context(|| format!("can't listen on {address}"))?;
+        let tcp = tokio::net::TcpListener::bind(address).await;
+        let tcp = tcp.with_context(|| format!("can't listen on {address}"))?;
         servers.spawn(serve(Listener::Tcp(tcp), context));
     }
     work(&mut tasks, &reconciler, (releaser, engine, databases, roots, seeds.clone(), gc.clone()), resyncs);

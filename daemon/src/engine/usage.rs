@@ -75,7 +75,7 @@ fn usage_in(events: &[EventMessage], volume: &str, owner: &str) -> Usage {
                 users.clear();
             }
             (Some(Type::VOLUME), _) if id == volume => {
-                users.push(attribute("container").unwrap_or("something"))
+                users.push(attribute("container").unwrap_or("something"));
             }
             _ => {}
         }
@@ -119,9 +119,9 @@ mod tests {
             (vec![], Usage::Unknown),
             (vec![create.clone()], Usage::Nothing),
             (vec![create.clone(), ours.clone(), mount("c1"), theirs.clone(), other], Usage::Nothing),
-            (vec![ours.clone(), mount("c1")], Usage::Unknown),
+            (vec![ours, mount("c1")], Usage::Unknown),
             (vec![create.clone(), theirs.clone(), mount("c2")], by.clone()),
-            (vec![theirs.clone(), mount("c2"), create.clone()], by),
+            (vec![theirs, mount("c2"), create.clone()], by),
             (vec![create.clone(), mount("c2"), destroy.clone(), create.clone()], Usage::Nothing),
             (vec![create.clone(), destroy], Usage::Unknown),
             (vec![create, mount("c3")], Usage::By("c3".to_owned())),
