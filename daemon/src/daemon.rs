@@ -107,10 +107,11 @@ pub async fn run(
     let releaser = Releaser::new(writer.clone(), reconciler.clone(), history.clone(), databases.clone());
     let (listener, unlink) = socket.into_parts();
     let seeds = Seeds::new(writer.clone(), history.clone(), engine.clone(), &place.path);
+    let gc = Gc::new(releaser.clone(), engine.clone(), &place.path);
     let service = Service::new(Parts {
         writer: writer.clone(),
         reconciler: reconciler.clone(),
-        gc: Gc::new(releaser.clone(), engine.clone(), &place.path),
+        gc: gc.clone(),
         seeds: seeds.clone(),
         history,
         engine: engine.clone(),
@@ -125,12 +126,11 @@ pub async fn run(
     let mut servers = JoinSet::new();
     servers.spawn(serve(Listener::Unix(tokio::net::UnixListener::from_std(listener)?), context.clone()));
     if let Some(address) = config.listen {
-        let tcp = tokio::net::TcpListener::bind(address)
-            .await
-            .with_context(|| format!("can't listen on {address}"))?;
+        let tcp = tokio::net::TcpListener::bind(address).await;
+        let tcp = tcp.with_context(|| format!("can't listen on {address}"))?;
         servers.spawn(serve(Listener::Tcp(tcp), context));
     }
-    work(&mut tasks, &reconciler, (releaser, engine, databases, roots, seeds.clone()), resyncs);
+    work(&mut tasks, &reconciler, (releaser, engine, databases, roots, seeds.clone(), gc.clone()), resyncs);
     if let Some(interval) = systemd::watchdog_interval() {
         tasks.spawn(systemd::watchdog(writer.clone(), interval));
     }
@@ -147,7 +147,7 @@ pub async fn run(
     notify(&[NotifyState::Stopping]);
     info!("stopping");
     end.send_replace(true);
-    seeds.end().await;
+    tokio::join!(seeds.end(), gc.end());
     while servers.join_next().await.is_some() {}
     tasks.shutdown().await;
     writer.close().await;
@@ -181,7 +181,7 @@ fn broken(end: End) -> anyhow::Result<()> {
 fn work(
     tasks: &mut JoinSet<()>,
     reconciler: &Reconciler,
-    (releaser, engine, databases, roots, seeds): (Releaser, Engine, Databases, Arc<Roots>, Seeds),
+    (releaser, engine, databases, roots, seeds, gc): (Releaser, Engine, Databases, Arc<Roots>, Seeds, Gc),
     resyncs: watch::Receiver<Duration>,
 ) {
     let (recording, there) = (releaser.clone(), engine.clone());
@@ -191,7 +191,9 @@ fn work(
     tasks.spawn(async move { sweeping.sweep(sweeps).await });
     tasks.spawn(async move { releaser.run(&engine).await });
     tasks.spawn(async move { databases.run(resyncs).await });
-    tasks.spawn(async move { seeds.run().await });
+    tasks.spawn(async move {
+        tokio::join!(seeds.run(), gc.recover());
+    });
     reconciler.set_roots_listener(Arc::clone(&roots) as _);
     let searching = reconciler.clone();
     tasks.spawn(async move { roots.run(&searching).await });

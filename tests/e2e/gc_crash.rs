@@ -102,14 +102,18 @@ impl<'s> Stage<'s> {
 
 /// Has the fault happen at each request of a run in turn, until a run has no more requests; gives their number. The run is
 /// asked for without a plan before it, which would only ask more of the same.
-fn at_each_request(fault: Fault) -> usize {
+fn at_each_request(fault: Fault, has_backup: bool) -> usize {
     let Some(engine) = engine::shared() else { return usize::MAX };
     let directory = tempfile::tempdir_in("/tmp").unwrap();
     let proxy = EngineProxy::start(&directory.path().join("proxy.sock"), engine.socket());
     let sandbox = sandbox(&proxy.host());
     let mut daemon = sandbox.daemon();
     let mut stage = Stage::new(&sandbox, engine, &proxy, &daemon);
-    let body = r#"{"dry_run":false}"#;
+    let mut body = serde_json::json!({ "dry_run": false });
+    if has_backup {
+        body["backup"] = serde_json::json!({ "path": directory.path().join("kept") });
+    }
+    let body = body.to_string();
     let request = format!(
         "POST /v1/gc HTTP/1.1\r\nHost: wtd\r\nConnection: close\r\nContent-Type: application/json\r\n\
          Content-Length: {}\r\n\r\n{body}",
@@ -130,6 +134,7 @@ fn at_each_request(fault: Fault) -> usize {
         }
         stage.check(&gone, &when);
         stage.finish(&gone, &when);
+        assert_eq!(engine.helpers(&sandbox), [""; 0], "{when}: no helper is left");
         if !happened {
             stage.clear();
             return point;
@@ -140,28 +145,34 @@ fn at_each_request(fault: Fault) -> usize {
 
 #[test]
 fn a_daemon_that_is_killed_before_any_request_of_gc_loses_nothing() {
-    assert!(at_each_request(Fault::KillBefore) > 15);
+    assert!(at_each_request(Fault::KillBefore, false) > 15);
 }
 
 #[test]
 fn a_daemon_that_is_killed_after_any_request_of_gc_loses_nothing() {
-    assert!(at_each_request(Fault::KillAfter) > 15);
+    assert!(at_each_request(Fault::KillAfter, false) > 15);
+}
+
+#[test]
+fn a_daemon_that_is_killed_at_any_request_of_gc_with_a_backup_is_in_nobodys_way() {
+    assert!(at_each_request(Fault::KillBefore, true) > 25);
+    assert!(at_each_request(Fault::KillAfter, true) > 25);
 }
 
 #[test]
 fn an_answer_of_the_engine_that_is_lost_loses_nothing() {
-    assert!(at_each_request(Fault::CutAfter) > 15);
+    assert!(at_each_request(Fault::CutAfter, false) > 15);
 }
 
 #[test]
 fn a_request_that_does_not_reach_the_engine_loses_nothing() {
-    assert!(at_each_request(Fault::CutBefore) > 15);
+    assert!(at_each_request(Fault::CutBefore, false) > 15);
 }
 
 #[test]
 fn an_engine_that_is_gone_from_any_request_on_loses_nothing() {
-    assert!(at_each_request(Fault::DownBefore) > 15);
-    assert!(at_each_request(Fault::DownAfter) > 15);
+    assert!(at_each_request(Fault::DownBefore, false) > 15);
+    assert!(at_each_request(Fault::DownAfter, false) > 15);
 }
 
 #[test]

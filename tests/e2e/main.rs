@@ -73,6 +73,8 @@ mod registry;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
+mod restore;
+#[cfg(test)]
 mod seed;
 #[cfg(test)]
 mod shells;

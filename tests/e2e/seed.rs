@@ -4,10 +4,11 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::harness::engine_proxy::{EngineProxy, Fault};
 use crate::harness::services::{Services, services};
 use crate::harness::{Daemon, Ran, Repo, Sandbox, require, until};
 
@@ -36,6 +37,9 @@ volumes:
 
 /// Settings of a server that starts quickly.
 const QUICK: &str = "\"-c\", \"fsync=off\"";
+
+/// Settings of a server that lets nobody replicate.
+const NO_REPLICATION: &str = "\"-c\", \"max_wal_senders=0\", \"-c\", \"wal_level=minimal\"";
 
 /// A repository whose main worktree's database runs, and has a table with 1000 rows.
 struct Shop<'s> {
@@ -121,8 +125,8 @@ impl<'s> Shop<'s> {
 
     /// Begins to seed, and halts the copying program while it is at it.
     #[track_caller]
-    fn seed_until_half(&self, worktree: &Path) -> Child {
-        let mut client = self.seed_command(worktree, &[]);
+    fn seed_until_half(&self, worktree: &Path, words: &[&str]) -> Child {
+        let mut client = self.seed_command(worktree, words);
         let child = client.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let halt = || {
             let running = self.helpers().into_iter().find(|(_, state)| state == "running");
@@ -143,6 +147,13 @@ impl<'s> Shop<'s> {
         });
         self.sql(0, "INSERT INTO stock VALUES (0, 'the source goes on')");
     }
+}
+
+/// What a person has put into a volume of theirs.
+fn put_mine(services: &Services, volume: &str) -> PathBuf {
+    let mine = services.content(volume).join("mine");
+    fs::write(&mine, "a day's work").unwrap();
+    mine
 }
 
 /// Writes to the source as long as it lives.
@@ -253,12 +264,12 @@ fn an_interrupted_copy_leaves_nothing() {
     let shop = Shop::new(&services, &sandbox, &daemon, QUICK, "");
     let (path, _) = shop.add(&daemon, "search");
 
-    let mut client = shop.seed_until_half(&path);
+    let mut client = shop.seed_until_half(&path, &[]);
     client.kill().unwrap();
     client.wait().unwrap();
     shop.awaits_nothing_half_made();
 
-    let client = shop.seed_until_half(&path);
+    let client = shop.seed_until_half(&path, &[]);
     daemon.kill9();
     let ended = client.wait_with_output().unwrap();
     let told = String::from_utf8(ended.stderr).unwrap();
@@ -268,7 +279,7 @@ fn an_interrupted_copy_leaves_nothing() {
     daemon = services.daemon(&sandbox);
     shop.awaits_nothing_half_made();
 
-    let mut client = shop.seed_until_half(&path);
+    let mut client = shop.seed_until_half(&path, &[]);
     daemon.terminate();
     assert!(
         !services.volumes().contains("db_data_10000"),
@@ -287,6 +298,122 @@ fn an_interrupted_copy_leaves_nothing() {
 }
 
 #[test]
+fn a_half_filled_volume_that_somebody_has_used_since_is_never_removed() {
+    let Some(services) = services() else { return };
+    if !require::program("psql") {
+        return;
+    }
+    let sandbox = services.sandbox();
+    let daemon = services.daemon(&sandbox);
+    let shop = Shop::new(&services, &sandbox, &daemon, QUICK, "");
+    let (path, _) = shop.add(&daemon, "search");
+
+    // Somebody starts a stack on it while no daemon runs, works, and takes it down again.
+    let client = shop.seed_until_half(&path, &[]);
+    daemon.kill9();
+    client.wait_with_output().unwrap();
+    services.run("theirs", &["db_data_10000"], &[]);
+    let mine = put_mine(&services, "db_data_10000");
+    services.remove("theirs");
+    let daemon = services.daemon(&sandbox);
+    let said = until("the copy is given up", || daemon.log(), |log| log.contains("left as it is"));
+    assert!(said.contains("theirs has begun to use it"), "{said}");
+    let refused = shop.seed(&path, &[]).fails(1);
+    assert!(
+        refused.contains("db_data_10000 is not empty") && refused.contains("was interrupted"),
+        "{refused}"
+    );
+    assert!(mine.exists());
+    assert_eq!(shop.helpers(), []);
+    services.remove_volume("db_data_10000");
+
+    // Somebody's stack is on it while a daemon looks: it is theirs from then on.
+    let client = shop.seed_until_half(&path, &[]);
+    services.run("theirs", &["db_data_10000"], &[]);
+    let mine = put_mine(&services, "db_data_10000");
+    for (id, _) in shop.helpers() {
+        services.done("POST", &format!("/containers/{id}/unpause"), None);
+    }
+    let told = String::from_utf8(client.wait_with_output().unwrap().stderr).unwrap();
+    assert!(told.contains("theirs has begun to use it") && told.contains("docker volume rm"), "{told}");
+    services.remove("theirs");
+    daemon.terminate();
+    let _daemon = services.daemon(&sandbox);
+    shop.seed(&path, &[]).fails(1);
+    assert!(mine.exists());
+}
+
+#[test]
+fn a_volume_that_was_empty_when_a_copy_began_is_looked_at_again_when_its_turn_comes() {
+    let Some(services) = services() else { return };
+    if !require::program("psql") {
+        return;
+    }
+    let sandbox = services.sandbox();
+    let daemon = services.daemon(&sandbox);
+    let shop = Shop::new(&services, &sandbox, &daemon, QUICK, "");
+    let (path, _) = shop.add(&daemon, "search");
+    services.volume("redis_data_10000", &[]);
+    let client = shop.seed_until_half(&path, &["--all"]);
+    let mine = put_mine(&services, "redis_data_10000");
+    for (id, _) in shop.helpers() {
+        services.done("POST", &format!("/containers/{id}/unpause"), None);
+    }
+    let ended = client.wait_with_output().unwrap();
+    let told = String::from_utf8(ended.stderr).unwrap();
+    assert!(ended.status.code() == Some(1) && told.contains("redis_data_10000 is not empty"), "{told}");
+    assert!(mine.exists());
+    assert_eq!(shop.helpers(), []);
+}
+
+#[test]
+fn a_person_who_goes_away_while_a_volume_is_looked_into_is_in_nobodys_way() {
+    let Some(services) = services() else { return };
+    if !require::program("psql") {
+        return;
+    }
+    let directory = tempfile::tempdir_in("/tmp").unwrap();
+    let proxy = EngineProxy::start(&directory.path().join("proxy.sock"), services.socket());
+    let sandbox = Sandbox::with_config(&format!("engine = \"{}\"\n", proxy.host()));
+    let daemon = services.daemon(&sandbox);
+    let shop = Shop::new(&services, &sandbox, &daemon, QUICK, "");
+    let (path, _) = shop.add(&daemon, "search");
+    services.volume("db_data_10000", &[]);
+    proxy.arm_at(Fault::KillBefore, "DELETE", 0, 0);
+    let mut client = shop.seed_command(&path, &[]);
+    let mut client = client.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    proxy.aim(client.id());
+    client.wait().unwrap();
+    assert!(proxy.disarm());
+    shop.seed(&path, &[]).quiet();
+    assert_eq!(shop.helpers(), []);
+}
+
+#[test]
+fn what_is_being_paused_when_a_copy_is_given_up_goes_on() {
+    let Some(services) = services() else { return };
+    if !require::program("psql") {
+        return;
+    }
+    let directory = tempfile::tempdir_in("/tmp").unwrap();
+    let proxy = EngineProxy::start(&directory.path().join("proxy.sock"), services.socket());
+    let sandbox = Sandbox::with_config(&format!("engine = \"{}\"\n", proxy.host()));
+    let daemon = services.daemon(&sandbox);
+    let shop = Shop::new(&services, &sandbox, &daemon, NO_REPLICATION, "");
+    let (path, _) = shop.add(&daemon, "search");
+    proxy.arm_at(Fault::Hold, "/pause", 0, 0);
+    let mut client = shop.seed_command(&path, &[]);
+    let mut client = client.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    proxy.await_held();
+    client.kill().unwrap();
+    client.wait().unwrap();
+    // A daemon that would not wait has cleared away by then.
+    std::thread::sleep(Duration::from_secs(1));
+    proxy.let_pass();
+    shop.awaits_nothing_half_made();
+}
+
+#[test]
 fn what_can_not_be_copied_while_it_runs_is_paused_and_goes_on() {
     let Some(services) = services() else { return };
     if !require::program("psql") {
@@ -294,14 +421,7 @@ fn what_can_not_be_copied_while_it_runs_is_paused_and_goes_on() {
     }
     let sandbox = services.sandbox();
     let daemon = services.daemon(&sandbox);
-    // A server that lets nobody replicate.
-    let shop = Shop::new(
-        &services,
-        &sandbox,
-        &daemon,
-        "\"-c\", \"max_wal_senders=0\", \"-c\", \"wal_level=minimal\"",
-        "",
-    );
+    let shop = Shop::new(&services, &sandbox, &daemon, NO_REPLICATION, "");
     let (path, _) = shop.add(&daemon, "search");
     let refused = shop.seed(&path, &["--no-pause"]).fails(1);
     assert!(refused.contains("pg_basebackup can't copy volume db_data_0"), "{refused}");

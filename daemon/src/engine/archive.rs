@@ -19,7 +19,7 @@ use crate::domain::gc::Volume;
 use crate::domain::names::VolumeName;
 
 /// Marks what is made for reading or writing a volume with whose it is, so that what a crash left is found again.
-pub(super) const HELPER_LABEL: &str = "dev.wtd.helper";
+pub const HELPER_LABEL: &str = "dev.wtd.helper";
 
 /// Where the volume is in the container.
 pub(super) const MOUNT: &str = "/wtd-volume";

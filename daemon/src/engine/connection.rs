@@ -261,7 +261,7 @@ fn volume(found: bollard::models::Volume) -> Volume {
     }
 }
 
-fn container(found: ContainerSummary) -> Container {
+pub(super) fn container(found: ContainerSummary) -> Container {
     let names = found.names.unwrap_or_default();
     let name = names.first().map(|name| name.trim_start_matches('/').to_owned());
     let id = found.id.unwrap_or_default();

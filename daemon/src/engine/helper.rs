@@ -15,8 +15,9 @@ use bollard::query_parameters::{
 use futures_util::{Stream, StreamExt as _};
 
 use super::archive::{HELPER_LABEL, MOUNT, timed};
-use super::connection::{Connection, ContainerId, bounded, status};
+use super::connection::{Connection, ContainerId, bounded, container, status};
 use super::{EngineError, Held};
+use crate::domain::gc::Container;
 use crate::domain::names::VolumeName;
 use crate::domain::seed::User;
 
@@ -120,13 +121,19 @@ impl Connection {
         Ok(if state.running.unwrap_or(false) { None } else { Some(state.exit_code.unwrap_or(-1)) })
     }
 
-    /// Removes every helper of this owner, whatever it does, with the volumes without a name that its image made it have.
-    pub async fn remove_helpers(&self, owner: &str) -> Result<(), EngineError> {
+    /// Every helper of this owner.
+    pub async fn helpers(&self, owner: &str) -> Result<Vec<Container>, EngineError> {
         let label = format!("{HELPER_LABEL}={owner}");
         let filters = HashMap::from([("label", vec![label.as_str()])]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-        for found in bounded(&self.host, self.docker.list_containers(Some(options))).await? {
-            let Some(id) = found.id.as_deref().and_then(ContainerId::new) else { continue };
+        let found = bounded(&self.host, self.docker.list_containers(Some(options))).await?;
+        Ok(found.into_iter().map(container).collect())
+    }
+
+    /// Removes every helper of this owner, whatever it does, with the volumes without a name that its image made it have.
+    pub async fn remove_helpers(&self, owner: &str) -> Result<(), EngineError> {
+        for found in self.helpers(owner).await? {
+            let Some(id) = ContainerId::new(&found.id) else { continue };
             let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
             match bounded(&self.host, self.docker.remove_container(id.as_str(), Some(options))).await {
                 Err(error) if status(&error) != Some(404) => return Err(error),
@@ -192,7 +199,8 @@ impl Connection {
         self.has_entries(held.container(), &format!("{MOUNT}/.")).await.map(|has| !has)
     }
 
-    /// Whether there is something in a directory of a container. Reads no more than it takes to know.
+    /// Whether there is something in a directory of a container. Reads no more than it takes to know; what can't be
+    /// understood is an error, never an empty directory.
     pub async fn has_entries(&self, id: &ContainerId, directory: &str) -> Result<bool, EngineError> {
         let options = DownloadFromContainerOptionsBuilder::default().path(directory).build();
         let stream = self.docker.download_from_container(id.as_str(), Some(options));
@@ -200,12 +208,13 @@ impl Connection {
         let mut bytes = Vec::new();
         while let Some(piece) = stream.next().await {
             bytes.extend_from_slice(&piece?);
-            // The directory itself comes first; a directory has no content, so the second header is near.
+            // The directory itself comes first, and nothing comes after an empty one but an archive's end.
             if bytes.len() >= MAX_OWNED {
-                break;
+                return Ok(true);
             }
         }
-        Ok(tar::Archive::new(bytes.as_slice()).entries().is_ok_and(|entries| entries.take(2).count() > 1))
+        let unclear = || EngineError::Unclear { host: self.host.clone(), directory: directory.to_owned() };
+        has_entries_in(&bytes).ok_or_else(unclear)
     }
 
     /// Gives the volume's own directory an owner and a mode: an engine that unpacks into it passes over them.
@@ -259,6 +268,25 @@ fn owner_in(tar: &[u8]) -> Option<Owner> {
     Some(Owner { uid: header.uid().ok()?, gid: header.gid().ok()?, mode: header.mode().ok()? & 0o7777 })
 }
 
+/// Whether there is more in an archive of a directory than the directory itself; none when it is no whole archive.
+fn has_entries_in(tar: &[u8]) -> Option<bool> {
+    let mut archive = tar::Archive::new(tar);
+    let mut entries = archive.entries().ok()?;
+    let root = entries.next()?.ok()?;
+    if !root.header().entry_type().is_dir() || root.size() != 0 {
+        return None;
+    }
+    let content = usize::try_from(root.raw_file_position()).ok()?;
+    match entries.next() {
+        Some(second) => second.ok().map(|_| true),
+        // Two blocks of zeros end an archive; without them more may have been meant to follow.
+        None => {
+            let end = tar.get(content..)?;
+            (end.len() >= 1024 && end.iter().all(|byte| *byte == 0)).then_some(false)
+        }
+    }
+}
+
 /// The owner of a volume's own directory, which is what an archive of the volume begins with.
 pub fn root_owner_in(tar: &[u8]) -> Option<Owner> {
     let mut archive = tar::Archive::new(tar);
@@ -286,5 +314,47 @@ fn user(found: ContainerInspectResponse) -> User {
         mounts: mounts
             .filter_map(|MountPoint { name, destination, .. }| Some((name?, destination?)))
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An archive as an engine gives it of a directory with so many files.
+    fn archive(files: usize) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        let owner = Owner { uid: 0, gid: 0, mode: 0o755 };
+        builder.append_data(&mut header(tar::EntryType::Directory, owner), "./", &[][..]).unwrap();
+        for n in 0..files {
+            builder
+                .append_data(&mut header(tar::EntryType::Regular, owner), format!("./{n}"), &[][..])
+                .unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    #[test]
+    fn a_directory_is_empty_when_a_whole_archive_of_it_says_so() {
+        assert_eq!(has_entries_in(&archive(0)), Some(false));
+        assert_eq!(has_entries_in(&archive(1)), Some(true));
+        assert_eq!(has_entries_in(&archive(3)[..1536]), Some(true), "the second header is enough");
+    }
+
+    #[test]
+    fn what_can_not_be_understood_is_not_an_empty_directory() {
+        assert_eq!(has_entries_in(&[]), None);
+        assert_eq!(has_entries_in(&[0; 1024]), None);
+        assert_eq!(has_entries_in(&[b'x'; 2048]), None);
+        for length in [100, 512, 1000, 1024, 1535] {
+            assert_eq!(has_entries_in(&archive(0)[..length]), None, "{length}");
+        }
+        assert_eq!(has_entries_in(&archive(1)[..800]), None);
+        let mut broken = archive(1);
+        broken[512..600].fill(0xff);
+        assert_eq!(has_entries_in(&broken), None);
+        let mut file = archive(0);
+        file[156] = b'0';
+        assert_eq!(has_entries_in(&file), None);
     }
 }

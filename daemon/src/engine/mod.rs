@@ -1,7 +1,7 @@
 //! The container engine: where it is, what it has, and the few things that wtd asks it to do.
 //!
 //! [`place`] finds it, [`connection`] speaks to it, [`archive`] reads and writes what volumes hold, and [`helper`]
-//! runs what copies them. Every wait has an end, and a question without an answer is an error,
+//! runs what copies them; [`usage`] tells who has used one. Every wait has an end, and a question without an answer is an error,
 //! never an empty answer.
 
 mod archive;
@@ -9,6 +9,7 @@ mod connection;
 mod helper;
 mod place;
 mod sizes;
+mod usage;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,11 +20,12 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use wtd_protocol::gc::EngineHint;
 
-pub use archive::Held;
+pub use archive::{HELPER_LABEL, Held};
 pub use connection::{Connection, ContainerId, Removed};
 pub use helper::{Helper, Output, Owner, root_owner_in};
 use place::Place;
 pub use place::{Environment, Host};
+pub use usage::Usage;
 
 use crate::config;
 
@@ -84,6 +86,14 @@ pub enum EngineError {
     /// It says nothing by which it could be known again.
     #[error("the container engine at {0} has no id")]
     NoId(Host),
+    /// What it gave of a directory is no archive, or only a part of one.
+    #[error("the container engine at {host} gave of {directory} what can't be understood")]
+    Unclear {
+        /// Where it is.
+        host: Host,
+        /// The directory, as its container names it.
+        directory: String,
+    },
 }
 
 impl EngineError {

@@ -44,8 +44,8 @@ pub(super) struct Content {
 }
 
 /// The pax global header with the manifest: a header block, and the record filled up to whole blocks.
-pub(super) fn head(manifest: &Manifest) -> Vec<u8> {
-    let json = serde_json::to_string(manifest).unwrap_or_default();
+pub(super) fn head(manifest: &Manifest) -> io::Result<Vec<u8>> {
+    let json = serde_json::to_string(manifest)?;
     // `LENGTH KEYWORD=VALUE\n`, where LENGTH counts its own digits.
     let rest = format!(" {KEYWORD}={json}\n");
     let mut length = rest.len();
@@ -57,13 +57,12 @@ pub(super) fn head(manifest: &Manifest) -> Vec<u8> {
     header.set_entry_type(tar::EntryType::XGlobalHeader);
     header.set_size(record.len() as u64);
     header.set_mode(0o600);
-    // It can't fail: the name is short.
-    drop(header.set_path("pax_global_header"));
+    header.set_path("pax_global_header")?;
     header.set_cksum();
     let mut bytes = header.as_bytes().to_vec();
     bytes.extend_from_slice(record.as_bytes());
     bytes.resize(bytes.len().next_multiple_of(512), 0);
-    bytes
+    Ok(bytes)
 }
 
 /// Reads a file from its beginning to its end: every entry, and the end that an archive has to have.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use futures_util::StreamExt as _;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
+use tracing::warn;
 use wtd_protocol::gc::GcEvent;
 use wtd_protocol::{Problem, ProblemType};
 
@@ -96,7 +97,7 @@ pub(super) async fn write(
             let why = "the volume was removed meanwhile".to_owned();
             return Err(BackupError::Unlike { path: directory.to_owned(), why });
         }
-        let mut draft = Draft::begin(directory, &volume.name, &manifest)?;
+        let mut draft = tokio::task::block_in_place(|| Draft::begin(directory, &volume.name, manifest))?;
         let mut stream = std::pin::pin!(connection.read(&held));
         let mut told = 0;
         while let Some(piece) = stream.next().await {
@@ -111,23 +112,37 @@ pub(super) async fn write(
         tokio::task::block_in_place(|| draft.finish())
     };
     let written = written.await;
-    connection.let_go(held).await?;
-    written
+    let let_go = connection.let_go(held).await;
+    let file = written?;
+    let_go?;
+    Ok(file)
 }
 
-/// A file in the making: under another name, so that what is half written is never taken for a backup.
+/// A file in the making: under another name, so that what is half written is never taken for a backup. It goes with this.
 struct Draft {
     file: File,
     /// Where it is written.
     here: PathBuf,
     /// Where it will be.
     path: PathBuf,
+    manifest: Manifest,
     digest: Sha256,
     bytes: u64,
 }
 
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // It is there unless it has been given its name.
+        if let Err(error) = std::fs::remove_file(&self.here)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            warn!(file = %self.here.display(), why = %error, "half a backup is left");
+        }
+    }
+}
+
 impl Draft {
-    fn begin(directory: &Path, volume: &str, manifest: &Manifest) -> Result<Self, BackupError> {
+    fn begin(directory: &Path, volume: &str, manifest: Manifest) -> Result<Self, BackupError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source| BackupError::File { path, source }
@@ -138,8 +153,9 @@ impl Draft {
         let here = path.with_extension("tar.part");
         let file =
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(&here).map_err(failed(&here))?;
-        let this = Self { file, here, path, digest: Sha256::new(), bytes: 0 };
-        this.add(&head(manifest))
+        let this = Self { file, here, path, manifest, digest: Sha256::new(), bytes: 0 };
+        let head = head(&this.manifest).map_err(failed(&this.here))?;
+        this.add(&head)
     }
 
     fn add(mut self, piece: &[u8]) -> Result<Self, BackupError> {
@@ -159,13 +175,16 @@ impl Draft {
             return Err(unlike(format!("{read} bytes of {}", self.bytes)));
         }
         let content = inspect(&self.here).map_err(|error| unlike(error.to_string()))?;
+        if content.manifest.as_ref() != Some(&self.manifest) {
+            return Err(unlike("it does not say which volume it was".to_owned()));
+        }
         if content.entries == 0 {
             return Err(unlike("there is not even the volume's own directory in it".to_owned()));
         }
         std::fs::rename(&self.here, &self.path).map_err(failed)?;
         let directory = self.path.parent().unwrap_or(&self.path);
         File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)?;
-        Ok(self.path)
+        Ok(self.path.clone())
     }
 }
 
@@ -214,7 +233,8 @@ mod tests {
     fn a_backup_is_a_tar_that_says_which_volume_it_was() {
         let directory = tempfile::tempdir().unwrap();
         let manifest = manifest_of_a_test();
-        let draft = Draft::begin(&directory.path().join("deep/er"), "db_data_10000", &manifest).unwrap();
+        let draft =
+            Draft::begin(&directory.path().join("deep/er"), "db_data_10000", manifest.clone()).unwrap();
         let path = draft.add(&tar_of(5)).unwrap().finish().unwrap();
         let content = inspect(&path).unwrap();
         assert_eq!(content.manifest, Some(manifest));
@@ -232,12 +252,22 @@ mod tests {
         let whole = tar_of(3);
         for length in [0, 100, 512, 1000, whole.len() / 2, whole.len() - 1024, whole.len() - 1] {
             let path = directory.path().join(length.to_string());
-            let draft = Draft::begin(&path, "v", &manifest_of_a_test()).unwrap();
+            let draft = Draft::begin(&path, "v", manifest_of_a_test()).unwrap();
             let ended = draft.add(&whole[..length]).unwrap().finish();
             assert!(ended.is_err(), "{length} of {}", whole.len());
             let names: Vec<_> = std::fs::read_dir(&path).unwrap().map(|it| it.unwrap().path()).collect();
-            assert!(names.iter().all(|it| it.extension().is_some_and(|end| end == "part")), "{names:?}");
+            assert!(names.is_empty(), "half a file is left: {names:?}");
         }
+    }
+
+    #[test]
+    fn a_backup_that_does_not_say_which_volume_it_was_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut manifest = manifest_of_a_test();
+        // More than is read of it.
+        manifest.labels.insert("long".to_owned(), "x".repeat(2 * 1024 * 1024));
+        let ended = Draft::begin(directory.path(), "v", manifest).unwrap().add(&tar_of(3)).unwrap().finish();
+        assert!(matches!(ended, Err(BackupError::Unlike { .. })), "{ended:?}");
     }
 
     #[test]

@@ -20,12 +20,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, watch};
+use tracing::{debug, warn};
 use wtd_protocol::gc::{Age, GcEvent, GcReport, GcRequest, RestoreRequest};
 use wtd_protocol::{Problem, ProblemType};
 
 use crate::domain::gc::plan::Options;
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Connection, Engine, EngineError};
 use crate::problem;
 use crate::registry::Writer;
 use crate::release::Releaser;
@@ -33,6 +34,12 @@ use crate::store::StoreError;
 
 /// How long a run waits for one that is under way.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long the daemon's end waits until a volume that is being restored is cleared away.
+pub const CLEARING: Duration = Duration::from_secs(20);
+
+/// The first and the longest pause before an engine is asked again after what was restored by half.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
 /// What gc works with; clones are handles to the same one.
 #[derive(Debug, Clone)]
@@ -43,6 +50,10 @@ struct Parts {
     releaser: Releaser,
     engine: Engine,
     running: Arc<Mutex<()>>,
+    /// Held while a volume is restored.
+    restoring: Arc<Mutex<()>>,
+    /// Whether the daemon is about to end.
+    end: watch::Sender<bool>,
     /// Stands for this registry on an engine that others use too.
     owner: String,
 }
@@ -60,7 +71,15 @@ pub struct Wish {
 impl Gc {
     /// A gc that works with these, for the registry at this path.
     pub fn new(releaser: Releaser, engine: Engine, registry: &Path) -> Self {
-        Self(Arc::new(Parts { releaser, engine, running: Arc::default(), owner: owner_of(registry) }))
+        let (end, _) = watch::channel(false);
+        let (running, restoring) = (Arc::default(), Arc::default());
+        Self(Arc::new(Parts { releaser, engine, running, restoring, end, owner: owner_of(registry) }))
+    }
+
+    /// What stands on an engine for what restoring makes there: gc's own helpers go by another name, since each clears
+    /// away what it finds of its own.
+    fn restorer(&self) -> String {
+        format!("{}restore", self.0.owner)
     }
 
     fn writer(&self) -> &Writer {
@@ -118,7 +137,55 @@ impl Gc {
                 "install one, or name one in DOCKER_HOST",
             ));
         };
-        restore::Restore::prepare(&self.0.owner, connection, path, request.volume.as_deref()).await
+        let lock = Arc::clone(&self.0.restoring).lock_owned();
+        let lock = tokio::time::timeout(PATIENCE, lock).await.map_err(|_| {
+            Problem::new(
+                ProblemType::GcRunning,
+                "another volume is being restored",
+                "wait until that has ended",
+            )
+        })?;
+        let turn = restore::Turn { owner: self.restorer(), end: self.0.end.subscribe(), _lock: lock };
+        let volume = request.volume.clone();
+        // By itself: a caller who goes away must not keep what an earlier process left from being cleared away whole.
+        let prepared = tokio::spawn(async move {
+            restore::clear(&turn.owner, &connection).await.map_err(|error| problem::no_engine(&error))?;
+            restore::Restore::prepare(turn, connection, path, volume.as_deref()).await
+        });
+        prepared.await.map_err(|_| problem::shutting_down())?
+    }
+
+    /// Clears away what an earlier process was interrupted at, as soon as the daemon's own engine answers.
+    pub async fn recover(&self) {
+        let (mut pause, longest) = PAUSES;
+        loop {
+            match self.0.engine.open().await {
+                Ok(None) => return,
+                Ok(Some(connection)) => match self.clear(&connection).await {
+                    Ok(()) => return,
+                    Err(error) => warn!(why = %error, "what was restored by half waits for its engine"),
+                },
+                // Most likely there is nothing.
+                Err(error) => debug!(why = %error, "the engine can't be asked for what was restored by half"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(longest);
+        }
+    }
+
+    /// Clears away what was restored by half, unless it is being restored now.
+    async fn clear(&self, connection: &Connection) -> Result<(), EngineError> {
+        match self.0.restoring.try_lock() {
+            Ok(_lock) => restore::clear(&self.restorer(), connection).await,
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Ends restoring that is under way, and waits until it is cleared away.
+    pub async fn end(&self) {
+        self.0.end.send_replace(true);
+        // What can't be cleared away in this time goes with the next start.
+        drop(tokio::time::timeout(CLEARING, self.0.restoring.lock()).await);
     }
 
     /// Begins a run, which goes on by itself as long as somebody hears of its events. One run at a time.

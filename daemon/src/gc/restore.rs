@@ -1,19 +1,28 @@
 //! Brings a volume back from a file that a backup wrote.
+//!
+//! The volume has a label of its own, so that another of its name is not taken for it. The container through which it is
+//! filled goes last: what such a container of ours is left with has not been filled to the end ([`clear`]).
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::body::Bytes;
+use tokio::sync::{OwnedMutexGuard, watch};
+use tracing::{info, warn};
+use uuid::Uuid;
 use wtd_protocol::gc::Restored;
 use wtd_protocol::{Problem, ProblemType};
 
 use super::archive::{Content, inspect};
 use crate::domain::names::VolumeName;
-use crate::engine::{Connection, EngineError, root_owner_in};
+use crate::engine::{Connection, EngineError, Removed, Usage, root_owner_in};
 use crate::problem;
+
+/// The label that says by which restoring a volume was made.
+const RESTORE_LABEL: &str = "dev.wtd.restore";
 
 /// How much is read at once, in bytes.
 const PIECE: usize = 256 * 1024;
@@ -32,13 +41,54 @@ pub struct Restore {
     content: Content,
     name: VolumeName,
     labels: HashMap<String, String>,
-    owner: String,
+    /// Its id, which the volume has as a label.
+    id: String,
+    turn: Turn,
+}
+
+/// The right to restore, which one has at a time.
+#[derive(Debug)]
+pub(super) struct Turn {
+    /// Stands on an engine for what restoring makes there for this registry.
+    pub(super) owner: String,
+    /// Whether the daemon is about to end.
+    pub(super) end: watch::Receiver<bool>,
+    pub(super) _lock: OwnedMutexGuard<()>,
+}
+
+/// Clears away what was not restored to the end, unless something else may have used it since.
+pub(super) async fn clear(owner: &str, connection: &Connection) -> Result<(), EngineError> {
+    let helpers = connection.helpers(owner).await?;
+    if helpers.is_empty() {
+        return Ok(());
+    }
+    connection.remove_helpers(owner).await?;
+    for volume in helpers.iter().flat_map(|helper| &helper.volumes) {
+        let Ok(name) = VolumeName::new(volume) else { continue };
+        let found = connection.volume(&name).await?;
+        if found.is_none_or(|found| !found.labels.contains_key(RESTORE_LABEL)) {
+            continue;
+        }
+        let kept = match connection.usage(&name, owner).await? {
+            Usage::Nothing => match connection.remove_volume(&name).await? {
+                Removed::InUse(why) => why,
+                Removed::Now | Removed::Before => {
+                    info!(%volume, "volume removed that was restored by half");
+                    continue;
+                }
+            },
+            Usage::By(user) => format!("{user} has begun to use it"),
+            Usage::Unknown => "the engine can't tell whether it was used since".to_owned(),
+        };
+        warn!(%volume, why = kept, "volume left that was restored by half");
+    }
+    Ok(())
 }
 
 impl Restore {
     /// Reads the file, and sees that the engine has no volume of that name.
     pub(super) async fn prepare(
-        owner: &str,
+        turn: Turn,
         connection: Connection,
         path: PathBuf,
         volume: Option<&str>,
@@ -66,23 +116,29 @@ impl Restore {
             return Err(Problem::new(
                 ProblemType::VolumeExists,
                 format!("volume {name} exists"),
-                "name another with --volume; nothing is ever put into a volume that is there",
+                format!(
+                    "name another with --volume, or `docker volume rm {name}` if it is not needed; nothing is ever put into \
+                     a volume that is there"
+                ),
             ));
         }
-        let labels = manifest.labels.clone().into_iter().collect();
-        Ok(Self { connection, path, content, name, labels, owner: owner.to_owned() })
+        let id = Uuid::now_v7().to_string();
+        let mut labels: HashMap<String, String> = manifest.labels.clone().into_iter().collect();
+        labels.insert(RESTORE_LABEL.to_owned(), id.clone());
+        Ok(Self { connection, path, content, name, labels, id, turn })
     }
 
     /// Makes the volume and fills it. What can't be filled is removed again.
     pub async fn run(self) -> Result<Restored, Problem> {
-        let failed = |error: EngineError| problem::no_engine(&error);
-        self.connection.create_volume(&self.name, self.labels.clone()).await.map_err(failed)?;
-        let filled = self.fill().await;
-        if filled.is_err() {
-            // Ours, and half filled. Where that fails too, it is told of by its name.
-            drop(self.connection.remove_volume(&self.name).await);
+        let mut end = self.turn.end.clone();
+        let filled = tokio::select! {
+            filled = self.fill() => filled,
+            // The sender lives as long as the daemon serves.
+            _ = end.wait_for(|ends| *ends) => Err(problem::shutting_down()),
+        };
+        if let Err(problem) = filled {
+            return Err(self.undo(problem).await);
         }
-        filled?;
         Ok(Restored {
             volume: self.name.to_string(),
             engine: self.connection.host().to_string(),
@@ -91,18 +147,60 @@ impl Restore {
         })
     }
 
+    /// Removes what was made, if it is ours and nobody's data can be in it; else tells of it by its name.
+    async fn undo(&self, problem: Problem) -> Problem {
+        let name = &self.name;
+        let why = match self.remove_unused().await {
+            Ok(None) => return problem,
+            Ok(Some(why)) => why,
+            Err(error) => error.to_string(),
+        };
+        let detail = format!(
+            "{}; volume {name} is half filled, and left: {why}; `docker volume rm {name}` removes it",
+            problem.detail
+        );
+        Problem { detail, ..problem }
+    }
+
+    async fn remove_unused(&self) -> Result<Option<String>, EngineError> {
+        self.connection.remove_helpers(&self.turn.owner).await?;
+        if !self.is_ours().await? {
+            return Ok(None);
+        }
+        if let Usage::By(user) = self.connection.usage(&self.name, &self.turn.owner).await? {
+            return Ok(Some(format!("{user} has begun to use it")));
+        }
+        Ok(match self.connection.remove_volume(&self.name).await? {
+            Removed::InUse(why) => Some(why),
+            Removed::Now | Removed::Before => None,
+        })
+    }
+
+    /// Whether the volume is the one that was made.
+    async fn is_ours(&self) -> Result<bool, EngineError> {
+        let found = self.connection.volume(&self.name).await?;
+        Ok(found.is_some_and(|found| found.labels.get(RESTORE_LABEL) == Some(&self.id)))
+    }
+
     async fn fill(&self) -> Result<(), Problem> {
         let failed = |error: EngineError| problem::no_engine(&error);
         let unreadable = |error: io::Error| {
             Problem::new(ProblemType::PathUnreadable, error.to_string(), "see that the file can be read")
         };
-        let held = self.connection.hold(&self.name, false, &self.owner).await.map_err(failed)?;
-        let mut file = File::open(&self.path).map_err(unreadable)?;
-        let begins = SeekFrom::Start(self.content.begins);
-        file.seek(begins).map_err(unreadable)?;
-        let mut first = Vec::new();
-        (&mut file).take(ROOT_ENTRY).read_to_end(&mut first).map_err(unreadable)?;
-        file.seek(begins).map_err(unreadable)?;
+        let (path, begins) = (self.path.clone(), self.content.begins);
+        let opened = tokio::task::spawn_blocking(move || open(&path, begins));
+        let (file, first) = opened.await.map_err(|_| problem::shutting_down())?.map_err(unreadable)?;
+        self.connection.create_volume(&self.name, self.labels.clone()).await.map_err(failed)?;
+        let held = self.connection.hold(&self.name, false, &self.turn.owner).await.map_err(failed)?;
+        // Engines answer the same when something else has made it at that moment.
+        if !self.is_ours().await.map_err(failed)? {
+            self.connection.let_go(held).await.map_err(failed)?;
+            return Err(Problem::new(
+                ProblemType::VolumeExists,
+                format!("volume {} was made by something else at that moment", self.name),
+                "see what did, or name another with --volume",
+            ));
+        }
         if let Some(root) = root_owner_in(&first) {
             self.connection.own(&held, root).await.map_err(failed)?;
         }
@@ -121,8 +219,24 @@ impl Restore {
                 Err(error) => Some((Err(error), None)),
             }
         });
-        let written = self.connection.write(&held, pieces, UNPACKING).await.map_err(failed);
-        let let_go = self.connection.let_go(held).await.map_err(failed);
-        written.and(let_go)
+        self.connection.write(&held, pieces, UNPACKING).await.map_err(failed)?;
+        if let Usage::By(user) = self.connection.usage(&self.name, &self.turn.owner).await.map_err(failed)? {
+            return Err(Problem::new(
+                ProblemType::VolumeExists,
+                format!("{user} began to use volume {} while it was filled", self.name),
+                "name another with --volume",
+            ));
+        }
+        self.connection.let_go(held).await.map_err(failed)
     }
+}
+
+/// The file at where its archive begins, and as much of that as tells whose the volume's own directory is.
+fn open(path: &Path, begins: u64) -> io::Result<(File, Vec<u8>)> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(begins))?;
+    let mut first = Vec::new();
+    (&mut file).take(ROOT_ENTRY).read_to_end(&mut first)?;
+    file.seek(SeekFrom::Start(begins))?;
+    Ok((file, first))
 }

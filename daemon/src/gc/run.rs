@@ -139,6 +139,7 @@ impl<'a> Run<'a> {
         let Some(connection) = self.survey.connection.clone() else { return Ok(()) };
         // A container of an earlier run that was killed would hold its volume for ever.
         connection.let_go_of_left_overs(&self.gc.0.owner).await?;
+        self.gc.clear(&connection).await?;
         for index in 0..report.stacks.len() {
             let Some(shown) = report.stacks.get_mut(index) else { continue };
             if shown.action == GcAction::Drop {

@@ -16,7 +16,7 @@ use crate::domain::gc::proof::Proof;
 use crate::domain::gc::{EngineId, EngineView, Looks};
 use crate::domain::identity::AllocationId;
 use crate::domain::ledger::Ledger;
-use crate::engine::{Connection, Engine, EngineError};
+use crate::engine::{Connection, Engine, EngineError, HELPER_LABEL};
 use crate::reconciler::watched_common_dirs;
 use crate::registry::Snapshot;
 use crate::registry::writer::now;
@@ -73,7 +73,10 @@ impl Gc {
             Some(connection) => {
                 let sizes = async { if with_sizes { connection.sizes().await } else { HashMap::new() } };
                 let (view, sizes) = tokio::join!(connection.view(), sizes);
-                (view.map_err(|error| not_asked(&error))?, sizes)
+                let mut view = view.map_err(|error| not_asked(&error))?;
+                // What a run was killed with uses nothing, and goes with the next run.
+                view.containers.retain(|it| it.labels.get(HELPER_LABEL) != Some(&self.0.owner));
+                (view, sizes)
             }
         };
         let mut survey = Survey {

@@ -143,3 +143,16 @@ async fn respond(router: Router, request: Request<Body>) -> Response {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn systemd_waits_until_a_daemon_that_ends_has_cleared_away_and_answered() {
+        let unit = include_str!("../../../systemd/wtd.service");
+        let seconds = unit.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")).unwrap();
+        let waits = Duration::from_secs(seconds.parse().unwrap());
+        assert!(waits > crate::seed::CLEARING.max(crate::gc::CLEARING) + DRAIN);
+    }
+}

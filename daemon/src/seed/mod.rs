@@ -1,7 +1,8 @@
 //! Filling a worktree's volumes with copies of another's.
 //!
 //! [`run`] carries out what `domain::seed` plans. Before anything is made the registry has the intent, and the volume a
-//! label with its id; what has no end in the registry is half filled, and goes when it is found ([`Seeds::clean`]).
+//! label with its id; what has no end in the registry is half filled, and goes when it is found ([`Seeds::clean`]),
+//! unless something else may have used it by then.
 //! [`automatic`] does it for a worktree whose configuration asks for it.
 
 mod automatic;
@@ -12,15 +13,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, watch};
 use tracing::{info, warn};
 use wtd_protocol::seed::SeedEvent;
 use wtd_protocol::{Problem, ProblemType, State};
 
 use crate::domain::allocation::Allocation;
 use crate::domain::draft::Record;
+use crate::domain::names::VolumeName;
 use crate::domain::seed::{Copy, Question, Refusal, SEED_LABEL, Seeding, pairs, plan};
-use crate::engine::{Connection, ContainerId, Engine, EngineError, Host, Removed};
+use crate::engine::{Connection, ContainerId, Engine, EngineError, Host, Removed, Usage};
 use crate::problem;
 use crate::registry::{Decision, WriteError, Writer};
 use crate::store::History;
@@ -29,7 +31,7 @@ use crate::store::History;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long the daemon's end waits until a copy is cleared away.
-const CLEARING: Duration = Duration::from_secs(20);
+pub const CLEARING: Duration = Duration::from_secs(20);
 
 /// The first and the longest pause before an engine is asked again after what was interrupted.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
@@ -67,23 +69,30 @@ pub struct Wish {
     pub waits: bool,
 }
 
+/// How a copy has ended that was made.
+const DONE: &str = "done";
+
+/// How often it is tried to record that a copy is done, and the pause before the second time; each is twice the last.
+const CLOSINGS: (usize, Duration) = (5, Duration::from_millis(100));
+
 /// Why what is left of a copy can't be cleared away.
 #[derive(Debug, thiserror::Error)]
 enum UndoError {
-    /// Something uses the volume.
-    #[error("volume {volume} is half filled, and in use: {why}")]
-    InUse {
-        /// The volume.
-        volume: String,
-        /// What the engine says.
-        why: String,
-    },
     /// The engine failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// That it is done could not be recorded.
     #[error(transparent)]
     Write(#[from] WriteError),
+}
+
+/// When a copy that is cleared away was under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Since {
+    /// Until this moment, so that whoever began to use the volume is seen.
+    Now,
+    /// Until a moment that nobody knows of.
+    Before,
 }
 
 impl Seeds {
@@ -105,6 +114,19 @@ impl Seeds {
                 .await
                 .map_err(|_| refused("another copy is under way", "wait until it has ended"))?
         };
+        // By itself: a caller who goes away must not leave a container behind that only looked into a volume.
+        let this = self.clone();
+        tokio::spawn(async move { this.begin_alone(wish, lock).await })
+            .await
+            .map_err(|_| problem::shutting_down())?
+    }
+
+    /// Begins to copy while nothing else does.
+    async fn begin_alone(
+        &self,
+        wish: Wish,
+        lock: OwnedMutexGuard<()>,
+    ) -> Result<mpsc::Receiver<SeedEvent>, Problem> {
         let connection =
             wish.engine.open().await.map_err(|error| problem::no_engine(&error))?.ok_or_else(|| {
                 refused(
@@ -113,6 +135,8 @@ impl Seeds {
                 )
             })?;
         let left = self.clean(&connection).await?;
+        // One of a copy that has ended would count as using its volume.
+        connection.remove_helpers(&self.0.owner).await.map_err(|error| problem::no_engine(&error))?;
         let copies = self.plan(&wish, &connection).await?;
         if let Some((_, why)) =
             left.iter().find(|(left, _)| copies.iter().any(|copy| copy.volume == left.volume))
@@ -148,22 +172,45 @@ impl Seeds {
         question.users = &users;
         let copies =
             plan(&question).map_err(|refusal: Refusal| refused(refusal.to_string(), refusal.remedy()))?;
-        for copy in copies.iter().filter(|copy| copy.existing.is_some()) {
-            let held = connection.hold(&copy.volume, true, &self.0.owner).await.map_err(failed)?;
-            let is_empty = connection.is_empty(&held).await;
-            connection.let_go(held).await.map_err(failed)?;
-            if !is_empty.map_err(failed)? {
-                return Err(Problem::new(
-                    ProblemType::VolumeExists,
-                    format!("volume {} is not empty", copy.volume),
-                    format!(
-                        "nothing is ever copied over data; if it is not needed, `docker volume rm {}`, and seed again",
-                        copy.volume
-                    ),
-                ));
+        for copy in &copies {
+            if !self.is_still_empty(copy, connection).await.map_err(failed)? {
+                return Err(self.not_empty(copy).await);
             }
         }
         Ok(copies)
+    }
+
+    /// Whether the volume that is to be made anew is the one that was seen, or is not there, and holds nothing.
+    async fn is_still_empty(&self, copy: &Copy, connection: &Connection) -> Result<bool, EngineError> {
+        let Some(existing) = &copy.existing else { return Ok(true) };
+        let held = connection.hold(&copy.volume, true, &self.0.owner).await?;
+        let is_empty = async {
+            Ok(connection.is_still(existing, &copy.volume).await? && connection.is_empty(&held).await?)
+        };
+        let is_empty = is_empty.await;
+        connection.let_go(held).await?;
+        is_empty
+    }
+
+    /// The volume is not to be filled, for it holds something: perhaps what an interrupted copy left.
+    async fn not_empty(&self, copy: &Copy) -> Problem {
+        let id = copy.existing.as_ref().and_then(|existing| existing.labels.get(SEED_LABEL));
+        let outcome = match id {
+            Some(id) => self.0.history.outcome_of_seeding(id).await.ok().flatten(),
+            None => None,
+        };
+        let why = match outcome.filter(|outcome| outcome != DONE) {
+            Some(outcome) => format!("; it was begun to be seeded before, and that {outcome}"),
+            None => String::new(),
+        };
+        Problem::new(
+            ProblemType::VolumeExists,
+            format!("volume {} is not empty{why}", copy.volume),
+            format!(
+                "nothing is ever copied over data; if it is not needed, `docker volume rm {}`, and seed again",
+                copy.volume
+            ),
+        )
     }
 
     /// Clears away what copies left that did not live to end, as far as it is on this engine; gives those that could not
@@ -174,8 +221,9 @@ impl Seeds {
         })?;
         let mut left = Vec::new();
         for seeding in unended.into_iter().filter(|it| it.engine == *connection.id()) {
-            match self.undo(connection, &seeding, "interrupted; what was there of it is removed").await {
-                Ok(()) => info!(volume = %seeding.volume, "half-filled volume removed"),
+            match self.undo(connection, &seeding, "was interrupted", Since::Before).await {
+                Ok(None) => info!(volume = %seeding.volume, "half-filled volume removed"),
+                Ok(Some(why)) => warn!(volume = %seeding.volume, why, "half-filled volume left as it is"),
                 Err(why) => {
                     warn!(volume = %seeding.volume, why = %why, "half-filled volume left");
                     left.push((seeding, why.to_string()));
@@ -185,22 +233,66 @@ impl Seeds {
         Ok(left)
     }
 
-    /// Clears away a copy, and records that it has ended so.
-    async fn undo(&self, connection: &Connection, seeding: &Seeding, outcome: &str) -> Result<(), UndoError> {
+    /// Clears away a copy, and records that it has ended so; gives why the volume is left, for good, where it is. It is
+    /// where a person's data may be in it: a container that is not ours uses it or has used it, be it gone again.
+    async fn undo(
+        &self,
+        connection: &Connection,
+        seeding: &Seeding,
+        outcome: &str,
+        since: Since,
+    ) -> Result<Option<String>, UndoError> {
         for id in seeding.paused.iter().filter_map(|id| ContainerId::new(id)) {
             connection.resume(&id).await?;
         }
         connection.remove_helpers(&self.0.owner).await?;
         let volume = connection.volume(&seeding.volume).await?;
-        if volume.is_some_and(|volume| volume.labels.get(SEED_LABEL) == Some(&seeding.id))
-            && let Removed::InUse(why) = connection.remove_volume(&seeding.volume).await?
-        {
-            return Err(UndoError::InUse { volume: seeding.volume.to_string(), why });
-        }
-        Ok(self.close(&seeding.id, outcome).await?)
+        let is_ours = volume.is_some_and(|volume| volume.labels.get(SEED_LABEL) == Some(&seeding.id));
+        let kept = if is_ours { self.remove_unused(connection, &seeding.volume, since).await? } else { None };
+        let outcome = match &kept {
+            Some(why) => format!("{outcome}; it is left as it is: {why}"),
+            None => format!("{outcome}; what was there of it is removed"),
+        };
+        self.conclude(&seeding.id, &outcome).await?;
+        Ok(kept)
     }
 
-    /// Records how a copy has ended.
+    /// Removes a half-filled volume, or gives why it is to be left.
+    async fn remove_unused(
+        &self,
+        connection: &Connection,
+        volume: &VolumeName,
+        since: Since,
+    ) -> Result<Option<String>, EngineError> {
+        match (connection.usage(volume, &self.0.owner).await?, since) {
+            (Usage::By(user), _) => return Ok(Some(format!("{user} has begun to use it"))),
+            (Usage::Unknown, Since::Before) => {
+                return Ok(Some("the engine can't tell whether it was used since".to_owned()));
+            }
+            (Usage::Unknown, Since::Now) | (Usage::Nothing, _) => {}
+        }
+        Ok(match connection.remove_volume(volume).await? {
+            Removed::InUse(why) => Some(why),
+            Removed::Now | Removed::Before => None,
+        })
+    }
+
+    /// Records how a copy has ended, and tries more than once: until then it counts as interrupted.
+    async fn conclude(&self, id: &str, outcome: &str) -> Result<(), WriteError> {
+        let (mut left, mut pause) = CLOSINGS;
+        loop {
+            left -= 1;
+            match self.close(id, outcome).await {
+                Err(WriteError::Store(why)) if left > 0 => {
+                    warn!(why = %why, "the end of a copy can't be recorded yet");
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                ended => return ended,
+            }
+        }
+    }
+
     async fn close(&self, id: &str, outcome: &str) -> Result<(), WriteError> {
         let record = Record::Seeded { id: id.to_owned(), outcome: outcome.to_owned() };
         self.record(record, None).await.map(drop)

@@ -8,21 +8,25 @@ mod rename;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tracing::{info, warn};
 use uuid::Uuid;
-use wtd_protocol::PathText;
 use wtd_protocol::seed::{SeedEvent, SeedMethod, SeedReport, Seeded};
+use wtd_protocol::{PathText, Problem};
 
 use self::base_backup::Backup;
-use super::{Seeds, Wish, refused};
+use super::{DONE, Seeds, Since, Wish, refused};
 use crate::domain::draft::Record;
 use crate::domain::gc::belongings::ALLOCATION_LABEL;
 use crate::domain::seed::{Copy, Method, SEED_LABEL, Seeding};
 use crate::engine::{Connection, Removed};
 use crate::errand::{Stop, tell};
 use crate::problem;
+
+/// How long copying a volume may take, and each program that is run for it.
+const COPYING: Duration = Duration::from_hours(6);
 
 /// A run.
 #[derive(Debug)]
@@ -31,6 +35,8 @@ pub(super) struct Run {
     wish: Wish,
     connection: Connection,
     events: mpsc::Sender<SeedEvent>,
+    /// Held while containers are being paused, which goes on when the copy is given up meanwhile.
+    pausing: Arc<Mutex<()>>,
 }
 
 impl Run {
@@ -40,7 +46,7 @@ impl Run {
         connection: Connection,
         events: mpsc::Sender<SeedEvent>,
     ) -> Self {
-        Self { seeds, wish, connection, events }
+        Self { seeds, wish, connection, events, pausing: Arc::default() }
     }
 
     /// Does it all, and tells of it.
@@ -96,27 +102,53 @@ impl Run {
         };
         match made {
             Ok(seeded) => {
-                self.seeds.close(&seeding.id, "done").await?;
+                self.seeds.conclude(&seeding.id, DONE).await?;
                 info!(volume = %copy.volume, from = %copy.source, bytes = seeded.bytes, "volume seeded");
                 Ok(seeded)
             }
             Err(stop) => {
                 seeding.paused = paused_by(copy).iter().map(|(id, _)| id.clone()).collect();
-                let outcome = match &stop {
-                    Stop::Unheard => "nobody listened any more".to_owned(),
-                    Stop::Failed(problem) => format!("failed: {}", problem.detail),
-                };
-                // What is left of it is recorded, and goes with the next copy or the next start.
-                if let Err(why) = self.seeds.undo(&self.connection, &seeding, &outcome).await {
-                    warn!(volume = %copy.volume, why = %why, "half-filled volume left");
-                }
-                Err(stop)
+                Err(self.give_up(&seeding, stop).await)
+            }
+        }
+    }
+
+    /// Clears away what there is of a copy, and tells where that leaves something.
+    async fn give_up(&self, seeding: &Seeding, stop: Stop) -> Stop {
+        // What is still being paused would be so after it was told to go on.
+        drop(self.pausing.lock().await);
+        let outcome = match &stop {
+            Stop::Unheard => "ended when nobody listened any more".to_owned(),
+            Stop::Failed(problem) => format!("failed: {}", problem.detail),
+        };
+        let volume = &seeding.volume;
+        let left = match self.seeds.undo(&self.connection, seeding, &outcome, Since::Now).await {
+            Ok(None) => return stop,
+            Ok(Some(why)) => {
+                warn!(%volume, why, "half-filled volume left as it is");
+                format!("half filled, and left as it is, since {why}; `docker volume rm {volume}` removes it")
+            }
+            // It is recorded, and looked at again with the next copy or the next start.
+            Err(why) => {
+                warn!(%volume, why = %why, "half-filled volume left");
+                format!("half filled, and can't be removed yet: {why}")
+            }
+        };
+        match stop {
+            Stop::Unheard => Stop::Unheard,
+            Stop::Failed(problem) => {
+                let detail = format!("{}; volume {volume} is {left}", problem.detail);
+                Stop::Failed(Problem { detail, ..problem })
             }
         }
     }
 
     async fn make(&self, copy: &Copy, seeding: &Seeding) -> Result<Seeded, Stop> {
         let Copy { source, volume, .. } = copy;
+        // Copies before this one may have taken hours.
+        if !self.seeds.is_still_empty(copy, &self.connection).await? {
+            return Err(self.seeds.not_empty(copy).await.into());
+        }
         if copy.existing.is_some()
             && let Removed::InUse(why) = self.connection.remove_volume(volume).await?
         {

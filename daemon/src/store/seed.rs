@@ -45,6 +45,17 @@ pub(super) async fn end(
 }
 
 impl History {
+    /// How the copy of this id has ended; none when it has not, or there is none.
+    pub async fn outcome_of_seeding(&self, id: &str) -> Result<Option<String>, StoreError> {
+        let mut connection = SqliteConnection::connect_with(&self.options).await?;
+        let found = sqlx::query_scalar("SELECT outcome FROM seedings WHERE id = ?1")
+            .bind(id)
+            .fetch_optional(&mut connection)
+            .await?;
+        connection.close().await?;
+        Ok(found.flatten())
+    }
+
     /// The copies that have begun and not ended, oldest first. A row that makes no sense is an error: what it stands for
     /// may be half filled.
     pub async fn unended_seedings(&self) -> Result<Vec<Seeding>, StoreError> {

@@ -280,6 +280,18 @@ impl Engine {
         self.done("DELETE", &format!("/containers/{container}?force=1"), None);
     }
 
+    /// The ids of the containers through which daemons of this sandbox do something with volumes.
+    #[track_caller]
+    pub(crate) fn helpers(&self, sandbox: &Sandbox) -> Vec<String> {
+        let owner = wtd::gc::owner_of(&sandbox.registry());
+        let listed = self.done("GET", "/containers/json?all=1", None).json();
+        let is_ours = |it: &&Value| {
+            it["Labels"]["dev.wtd.helper"].as_str().is_some_and(|label| label.starts_with(&owner))
+        };
+        let ours = listed.as_array().unwrap().iter().filter(is_ours);
+        ours.map(|it| it["Id"].as_str().unwrap().to_owned()).collect()
+    }
+
     /// The names of all containers.
     #[track_caller]
     pub(crate) fn containers(&self) -> BTreeSet<String> {

@@ -8,8 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+
+use super::until;
 
 /// What goes wrong with the chosen request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +31,8 @@ pub(crate) enum Fault {
     KillAfter,
     /// Nobody answers, and the connection stays open.
     Stall,
+    /// The engine gets it when [`EngineProxy::let_pass`] is called, whether or not its sender still waits.
+    Hold,
 }
 
 /// A proxy that passes everything on until it is armed.
@@ -41,10 +46,11 @@ struct State {
     armed: Mutex<Option<Fault>>,
     /// Requests that are passed on before the fault.
     left: AtomicUsize,
-    /// Only requests that begin so are counted.
+    /// Only requests whose first line has this are counted.
     only: Mutex<String>,
     victim: AtomicI32,
     down: AtomicBool,
+    held: AtomicBool,
     stopped: AtomicBool,
 }
 
@@ -59,6 +65,7 @@ impl EngineProxy {
             only: Mutex::new(String::new()),
             victim: AtomicI32::new(0),
             down: AtomicBool::new(false),
+            held: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
         });
         let shared = Arc::clone(&state);
@@ -84,7 +91,7 @@ impl EngineProxy {
         self.arm_at(fault, "", passed, victim);
     }
 
-    /// As [`EngineProxy::arm`], counting only requests that begin with `only`, such as `DELETE`.
+    /// As [`EngineProxy::arm`], counting only requests whose first line has `only`, such as `DELETE`.
     pub(crate) fn arm_at(&self, fault: Fault, only: &str, passed: usize, victim: u32) {
         only.clone_into(&mut self.state.only.lock().unwrap());
         self.state.victim.store(victim.try_into().unwrap(), Ordering::SeqCst);
@@ -95,6 +102,17 @@ impl EngineProxy {
     /// Says whom to kill, once that is known.
     pub(crate) fn aim(&self, victim: u32) {
         self.state.victim.store(victim.try_into().unwrap(), Ordering::SeqCst);
+    }
+
+    /// Waits until the chosen request is held.
+    #[track_caller]
+    pub(crate) fn await_held(&self) {
+        until("a request is held", || self.state.held.load(Ordering::SeqCst), |is_held| *is_held);
+    }
+
+    /// Passes on the request that is held.
+    pub(crate) fn let_pass(&self) {
+        self.state.held.store(false, Ordering::SeqCst);
     }
 
     /// Passes everything on again; true when the fault has happened.
@@ -111,11 +129,17 @@ impl Drop for EngineProxy {
     }
 }
 
+/// Whether the first line of a request has this in it.
+fn has(head: &[u8], text: &str) -> bool {
+    let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    String::from_utf8_lossy(line).contains(text)
+}
+
 impl State {
     /// The fault of this request, if it is the one.
     fn fault(&self, head: &[u8]) -> Option<Fault> {
         let mut armed = self.armed.lock().unwrap();
-        if armed.is_none() || !head.starts_with(self.only.lock().unwrap().as_bytes()) {
+        if armed.is_none() || !has(head, &self.only.lock().unwrap()) {
             return None;
         }
         if self.left.load(Ordering::SeqCst) > 0 {
@@ -141,6 +165,12 @@ impl State {
             self.down.store(true, Ordering::SeqCst);
         } else if self.down.load(Ordering::SeqCst) {
             return;
+        }
+        if fault == Some(Fault::Hold) {
+            self.held.store(true, Ordering::SeqCst);
+            while self.held.load(Ordering::SeqCst) && !self.stopped.load(Ordering::SeqCst) {
+                thread::sleep(Duration::from_millis(5));
+            }
         }
         match fault {
             Some(Fault::CutBefore | Fault::DownBefore) => return,

@@ -7,17 +7,15 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use wtd_protocol::seed::{SeedEvent, SeedMethod};
 
-use super::{Run, Stop, data_directory};
+use super::{COPYING, Run, Stop, data_directory};
 use crate::domain::draft::Record;
 use crate::domain::seed::{Copy, Seeding};
-use crate::engine::{ContainerId, Owner, root_owner_in};
+use crate::engine::{ContainerId, EngineError, Owner, root_owner_in};
+use crate::problem;
 use crate::seed::refused;
 
 /// How often it is told how far a copy is.
 const TELL_EVERY: Duration = Duration::from_millis(500);
-
-/// How long unpacking a volume may take.
-const UNPACKING: Duration = Duration::from_hours(6);
 
 /// What a server's lock file says in a copy that was made while it ran: no process has this number
 /// (`PID_MAX_LIMIT`, Linux), so that the next server takes the file for a dead one's.
@@ -53,9 +51,7 @@ impl Run {
         self.tell(SeedEvent::Notice { text: format!("{names} is paused while volume {source} is copied") })
             .await?;
         let ids: Vec<ContainerId> = users.iter().filter_map(|(id, _)| ContainerId::new(id)).collect();
-        for id in &ids {
-            self.connection.pause(id).await?;
-        }
+        self.pause(ids.clone()).await?;
         self.begin(format!("copying {source} to {volume}")).await?;
         let bytes = self.pump(copy).await?;
         for id in &ids {
@@ -72,6 +68,20 @@ impl Run {
             self.connection.let_go(held).await?;
         }
         Ok((SeedMethod::Paused, bytes))
+    }
+
+    /// Pauses containers. By itself: a request that is under way when the copy is given up is carried out all the same.
+    async fn pause(&self, ids: Vec<ContainerId>) -> Result<(), Stop> {
+        let until_done = Arc::clone(&self.pausing).lock_owned().await;
+        let connection = self.connection.clone();
+        let paused = tokio::spawn(async move {
+            let _until_done = until_done;
+            for id in &ids {
+                connection.pause(id).await?;
+            }
+            Ok::<_, EngineError>(())
+        });
+        Ok(paused.await.map_err(|_| problem::shutting_down())??)
     }
 
     /// Unpacks into the volume what the engine packs of the source.
@@ -104,7 +114,7 @@ impl Run {
             Ok(piece)
         });
         {
-            let mut written = std::pin::pin!(self.connection.write(&to, all, UNPACKING));
+            let mut written = std::pin::pin!(self.connection.write(&to, all, COPYING));
             let mut ticks = tokio::time::interval(TELL_EVERY);
             loop {
                 tokio::select! {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use wtd_protocol::seed::SeedEvent;
 
-use super::{Run, Stop};
+use super::{COPYING, Run, Stop};
 use crate::engine::{ContainerId, EngineError, Output};
 use crate::seed::refused;
 
@@ -17,7 +17,18 @@ const KEPT: usize = 4 * 1024;
 
 impl Run {
     /// What a helper prints, and how many bytes it says that it has copied.
-    pub(super) async fn listen(&self, mut output: Output) -> Result<(String, u64), Stop> {
+    pub(super) async fn listen(&self, output: Output) -> Result<(String, u64), Stop> {
+        match tokio::time::timeout(COPYING, self.hear(output)).await {
+            Ok(heard) => heard,
+            Err(_) => {
+                let detail =
+                    format!("the copying program has not ended within {} h", COPYING.as_secs() / 3600);
+                Err(refused(detail, "see what its server waits for, and seed again").into())
+            }
+        }
+    }
+
+    async fn hear(&self, mut output: Output) -> Result<(String, u64), Stop> {
         let (mut said, mut bytes) = (String::new(), 0);
         while let Some(piece) = output.next().await {
             let piece = piece?;

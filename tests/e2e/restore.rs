@@ -1,0 +1,134 @@
+//! `restore` interrupted, and a volume that is made at the same moment: nobody's data is written over, or removed.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+
+use crate::gc::{Scene, sandbox};
+use crate::harness::engine::{self, Engine};
+use crate::harness::engine_proxy::{EngineProxy, Fault};
+use crate::harness::{Daemon, Sandbox, until};
+
+/// A backup of a volume that was dropped, and what restores it.
+struct Stage<'s> {
+    sandbox: &'s Sandbox,
+    engine: &'s Engine,
+    volume: String,
+    file: PathBuf,
+}
+
+impl<'s> Stage<'s> {
+    #[track_caller]
+    fn new(sandbox: &'s Sandbox, engine: &'s Engine) -> (Self, Daemon<'s>) {
+        let (scene, daemon) = Scene::with_daemon(sandbox, engine);
+        let (path, offset) = scene.add(&daemon, "one");
+        let volume = scene.volume(offset);
+        engine.volume(&volume, &[]);
+        fs::write(engine.content(&volume).join("kept"), "of the backup").unwrap();
+        scene.repo.remove(&path);
+        let kept = sandbox.path("backups");
+        sandbox.client(["gc", "-y", "--backup", kept.to_str().unwrap()]).ok();
+        assert!(engine.inspect(&volume).is_none());
+        let file = fs::read_dir(kept).unwrap().next().unwrap().unwrap().path();
+        (Self { sandbox, engine, volume, file }, daemon)
+    }
+
+    fn begin(&self) -> Child {
+        let mut client = self.sandbox.client_command(["restore"]);
+        client.arg(&self.file).env("WTD_NO_START", "1");
+        client.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// Has the daemon killed when the volume is there, and not filled.
+    #[track_caller]
+    fn kill_half_way(&self, proxy: &EngineProxy, daemon: Daemon<'_>) {
+        // The first is the directory's own owner.
+        proxy.arm_at(Fault::KillAfter, "PUT", 0, daemon.pid());
+        self.begin().wait().unwrap();
+        assert!(proxy.disarm());
+        daemon.kill9();
+        assert!(self.engine.inspect(&self.volume).is_some(), "half filled");
+    }
+
+    #[track_caller]
+    fn restores(&self) {
+        self.sandbox.client(["restore", self.file.to_str().unwrap()]).ok();
+        let content = self.engine.content(&self.volume);
+        assert_eq!(fs::read_to_string(content.join("kept")).unwrap(), "of the backup");
+        assert_eq!(self.engine.helpers(self.sandbox), [""; 0]);
+    }
+
+    fn told(client: Child) -> String {
+        String::from_utf8(client.wait_with_output().unwrap().stderr).unwrap()
+    }
+}
+
+#[test]
+fn a_volume_that_something_else_makes_at_that_moment_is_left_alone() {
+    let Some(engine) = engine::shared() else { return };
+    let directory = tempfile::tempdir_in("/tmp").unwrap();
+    let proxy = EngineProxy::start(&directory.path().join("proxy.sock"), engine.socket());
+    let sandbox = sandbox(&proxy.host());
+    let (stage, _daemon) = Stage::new(&sandbox, engine);
+    proxy.arm_at(Fault::Hold, "/volumes/create", 0, 0);
+    let client = stage.begin();
+    proxy.await_held();
+    engine.volume(&stage.volume, &[("of", "somebody")]);
+    let mine = engine.content(&stage.volume).join("mine");
+    fs::write(&mine, "mine").unwrap();
+    proxy.let_pass();
+    let told = Stage::told(client);
+    assert!(told.contains("was made by something else"), "{told}");
+    assert!(mine.exists() && !mine.with_file_name("kept").exists());
+    assert_eq!(engine.helpers(&sandbox), [""; 0]);
+    engine.remove_volume(&stage.volume);
+    stage.restores();
+    engine.remove_volume(&stage.volume);
+}
+
+#[test]
+fn what_a_daemon_that_died_had_restored_by_half_is_removed_unless_somebody_has_used_it() {
+    // Of its own: what others do on it would drive out what it remembers.
+    let Some(engine) = Engine::start() else { return };
+    let engine = &engine;
+    let directory = tempfile::tempdir_in("/tmp").unwrap();
+    let proxy = EngineProxy::start(&directory.path().join("proxy.sock"), engine.socket());
+    let sandbox = sandbox(&proxy.host());
+    let (stage, daemon) = Stage::new(&sandbox, engine);
+    stage.kill_half_way(&proxy, daemon);
+    let daemon = sandbox.daemon();
+    let look = || engine.inspect(&stage.volume).is_some();
+    until("the half of a volume is removed", look, |is_there| !is_there);
+    stage.restores();
+    engine.remove_volume(&stage.volume);
+
+    stage.kill_half_way(&proxy, daemon);
+    let user = format!("{}-user", stage.volume);
+    engine.run(&user, &[&stage.volume], &[]);
+    let mine = engine.content(&stage.volume).join("mine");
+    fs::write(&mine, "mine").unwrap();
+    engine.remove(&user);
+    let daemon = sandbox.daemon();
+    until("it is told of", || daemon.log(), |log| log.contains("volume left that was restored by half"));
+    let refused = sandbox.client(["restore", stage.file.to_str().unwrap()]).fails(1);
+    assert!(refused.contains("exists") && refused.contains("docker volume rm"), "{refused}");
+    assert!(mine.exists());
+    assert_eq!(engine.helpers(&sandbox), [""; 0]);
+    engine.remove_volume(&stage.volume);
+}
+
+#[test]
+fn a_daemon_that_ends_in_order_leaves_no_half_of_a_volume() {
+    let Some(engine) = engine::shared() else { return };
+    let directory = tempfile::tempdir_in("/tmp").unwrap();
+    let proxy = EngineProxy::start(&directory.path().join("proxy.sock"), engine.socket());
+    let sandbox = sandbox(&proxy.host());
+    let (stage, daemon) = Stage::new(&sandbox, engine);
+    proxy.arm_at(Fault::Stall, "PUT", 0, 0);
+    let client = stage.begin();
+    until("it is being filled", || engine.inspect(&stage.volume).is_some(), |is_there| *is_there);
+    daemon.terminate();
+    proxy.disarm();
+    assert!(engine.inspect(&stage.volume).is_none(), "{}", Stage::told(client));
+    assert_eq!(engine.helpers(&sandbox), [""; 0]);
+}
