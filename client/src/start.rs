@@ -95,7 +95,7 @@ pub(crate) fn start(places: &Places, deadline: Deadline) -> Result<OwnedFd, Unre
     if let Some(why) = said.strip_prefix(FAILED) {
         return Err(Unreachable::new(
             format!("no daemon answers, and wtd can't start: {}", why.trim_end()),
-            "",
+            "correct that, and ask again",
         ));
     }
     connect(places, deadline).ok_or_else(|| {

@@ -118,12 +118,12 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file can't be read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {why}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        why: io::Error,
     },
     /// The file says something that can't be.
     #[error("{}:{line}: {reason}", path.display())]
@@ -269,7 +269,7 @@ fn read_file(
         Err(error) if error.kind() == io::ErrorKind::NotFound && !must_exist => {
             Ok((None, Settings::default()))
         }
-        Err(source) => Err(ConfigError::Unreadable { path, source }),
+        Err(why) => Err(ConfigError::Unreadable { path, why }),
     }
 }
 

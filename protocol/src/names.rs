@@ -5,8 +5,8 @@
 
 use sha2::{Digest, Sha256};
 
-/// The longest project name, in bytes: it leaves room for an offset and for what Compose appends to it.
-pub const MAX_PROJECT_BYTES: usize = 40;
+/// The longest project name, in bytes: that of a directory (`NAME_MAX`, limits.h(0P)).
+pub const MAX_PROJECT_BYTES: usize = 255;
 
 /// The longest volume name, in bytes.
 pub const MAX_VOLUME_BYTES: usize = 63;

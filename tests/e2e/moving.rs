@@ -296,6 +296,23 @@ fn forget_makes_stale_and_the_next_request_begins_anew() {
 }
 
 #[test]
+fn what_git_has_removed_stays_removed_when_its_repository_is_forgotten() {
+    // An engine that is down keeps it stale.
+    let sandbox = Sandbox::with_config("engine = \"unix:///nonexistent/docker.sock\"\nprobe = false\n");
+    let daemon = sandbox.daemon();
+    let repo = sandbox.repo("app");
+    daemon.put(&repo.path);
+    let one = repo.add("one");
+    daemon.await_state(&one, "active");
+    repo.remove(&one);
+    daemon.await_state(&one, "stale");
+    sandbox.client(["forget", "-y", repo.path.to_str().unwrap()]).ok();
+    let rows = sandbox.list_all();
+    assert_eq!(rows.at(&one).reason, "git removed it");
+    assert_eq!(rows.at(&repo.path).reason, "forgotten by a person");
+}
+
+#[test]
 fn a_git_dir_that_cannot_be_written_is_known_by_its_birth() {
     if !require::unprivileged() {
         return;

@@ -129,6 +129,7 @@ fn a_daemon_that_ends_in_order_leaves_no_half_of_a_volume() {
     until("it is being filled", || engine.inspect(&stage.volume).is_some(), |is_there| *is_there);
     daemon.terminate();
     proxy.disarm();
-    assert!(engine.inspect(&stage.volume).is_none(), "{}", Stage::told(client));
+    let told = Stage::told(client);
+    assert!(engine.inspect(&stage.volume).is_none(), "{told}");
     assert_eq!(engine.helpers(&sandbox), [""; 0]);
 }

@@ -389,6 +389,12 @@ fn a_person_who_goes_away_while_a_volume_is_looked_into_is_in_nobodys_way() {
     assert_eq!(shop.helpers(), []);
 }
 
+/// By then a daemon has cleared away that would not wait.
+#[expect(clippy::disallowed_methods, reason = "that nothing happens sends no event")]
+fn let_a_second_pass() {
+    std::thread::sleep(Duration::from_secs(1));
+}
+
 #[test]
 fn what_is_being_paused_when_a_copy_is_given_up_goes_on() {
     let Some(services) = services() else { return };
@@ -407,8 +413,7 @@ fn what_is_being_paused_when_a_copy_is_given_up_goes_on() {
     proxy.await_held();
     client.kill().unwrap();
     client.wait().unwrap();
-    // A daemon that would not wait has cleared away by then.
-    std::thread::sleep(Duration::from_secs(1));
+    let_a_second_pass();
     proxy.let_pass();
     shop.awaits_nothing_half_made();
 }

@@ -137,6 +137,45 @@ fn sandbox_worktrees(sandbox: &Sandbox) -> Vec<crate::harness::Listed> {
     Repo::at(sandbox, &sandbox.path("app")).worktrees()
 }
 
+#[test]
+fn eval_in_one_worktree_after_another_leaves_nothing_of_the_other() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.daemon();
+    let (app, shop) = (sandbox.repo("app"), sandbox.repo("shop"));
+    fs::write(app.path.join("wtd.toml"), "[ports]\nUI_PORT = 3000\n").unwrap();
+    daemon.put(&app.path);
+    daemon.put(&shop.path);
+    let one = app.add("one");
+    daemon.await_agreement(&app);
+    let mine = "export MINE=1";
+    for (shell, export, eval) in [
+        ("bash", mine, "eval \"$(wtd-client env)\""),
+        ("zsh", mine, "eval \"$(wtd-client env)\""),
+        ("dash", mine, "eval \"$(wtd-client env)\""),
+        ("fish", "set -gx MINE 1", "wtd-client env | source"),
+    ] {
+        if !require::program(shell) {
+            continue;
+        }
+        let names = "sh -c 'echo $PORT_OFFSET,$COMPOSE_PROJECT_NAME,$UI_PORT,$MINE'";
+        let visit = |path: &Path| {
+            format!("cd '{}'; {eval}; {names}; wtd-client check || echo wrong\n", path.display())
+        };
+        let script =
+            [format!("{export}\n"), visit(&one), visit(&app.path), visit(&one), visit(&shop.path)].concat();
+        let ran = Ran::of(sandbox.command(shell).args(["-c", &script]).env("WTD_NO_START", "1"));
+        assert_eq!(
+            ran.quiet(),
+            "20000,app-20000,23000,1\n0,,3000,1\n20000,app-20000,23000,1\n10000,,,1\n",
+            "{shell}"
+        );
+        // Where nobody evaluates anything, `check` says so and `exec` leaves it out.
+        let there = [("WTD_WORKTREE", one.to_str().unwrap()), ("PORT_OFFSET", "20000"), ("UI_PORT", "23000")];
+        let mut exec = sandbox.client_command(["exec", "--", "sh", "-c", "echo $PORT_OFFSET,$UI_PORT"]);
+        assert_eq!(Ran::of(exec.envs(there).current_dir(&shop.path)).quiet(), "10000,\n");
+    }
+}
+
 const POSIX: &str = "env -0 > BEFORE; eval \"$(wtd-client env)\"; env -0 > AFTER";
 
 #[test]

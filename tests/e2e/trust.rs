@@ -43,6 +43,23 @@ fn checks(sandbox: &Sandbox, name: &str) -> Vec<Value> {
 }
 
 #[test]
+fn the_very_next_answer_goes_by_the_file_that_is_there() {
+    let sandbox = Sandbox::new();
+    let _daemon = sandbox.daemon();
+    let repo = configured(&sandbox, "app", TOML);
+    sandbox.client_in(&repo.path, ["trust", "-y"]).ok();
+    let one = repo.add("one");
+    for (path, round) in [&repo.path, &one].into_iter().zip([0, 1]).cycle().take(12) {
+        configure(path, TOML);
+        assert!(variable(&sandbox, path, "DATABASE_URL").is_some(), "{round}: this content is trusted");
+        configure(path, &TOML.replace("3000", "3001"));
+        assert_eq!(variable(&sandbox, path, "DATABASE_URL"), None, "{round}: and this one is not");
+        let port = 3001 + sandbox.offset(path);
+        assert_eq!(sandbox.get(path, "UI_PORT"), port.to_string(), "{round}");
+    }
+}
+
+#[test]
 fn untrusted_templates_and_files_do_nothing_and_are_told_of() {
     let sandbox = Sandbox::new();
     let _daemon = sandbox.daemon();

@@ -13,6 +13,10 @@ pub use wtd_protocol::names::project_name;
 /// The longest identifier that PostgreSQL does not cut, in bytes (`NAMEDATALEN` - 1; PostgreSQL manual, 4.1.1).
 pub const MAX_DATABASE_BYTES: usize = 63;
 
+/// The longest name of a Compose project that is made here, in bytes: container engines take longer ones, and wtd names
+/// nothing on one that is longer.
+const MAX_COMPOSE_PROJECT_BYTES: usize = MAX_VOLUME_BYTES;
+
 /// Why a text can't be a name.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum NameError {
@@ -172,13 +176,23 @@ pub fn shared_volume_name(project: &str, stem: &str, is_configured: bool) -> Vol
 
 /// `<project>_<offset>`: the schema of a worktree, with `-` as `_`, and `s_` before what can't begin the name of one.
 pub fn schema_name(project: &str, offset: u16) -> SchemaName {
-    let name = format!("{}_{offset}", project_name(project).replace('-', "_"));
-    SchemaName::new(&name).unwrap_or_else(|_| SchemaName(format!("s_{name}")))
+    let stem = project_name(project).replace('-', "_");
+    let suffix = format!("_{offset}");
+    let name = format!("{stem}{suffix}");
+    SchemaName::new(&name)
+        .or_else(|_| SchemaName::new(&format!("s_{name}")))
+        .unwrap_or_else(|_| SchemaName(cut(&format!("s_{stem}"), '_', &suffix, MAX_DATABASE_BYTES)))
 }
 
 /// `<project>-<offset>`: the Compose project of a linked worktree.
 pub fn compose_project(project: &str, offset: u16) -> ComposeProject {
-    ComposeProject(format!("{}-{offset}", project_name(project)))
+    let (stem, suffix) = (project_name(project), format!("-{offset}"));
+    let name = format!("{stem}{suffix}");
+    ComposeProject(if name.len() <= MAX_COMPOSE_PROJECT_BYTES {
+        name
+    } else {
+        cut(&stem, '-', &suffix, MAX_COMPOSE_PROJECT_BYTES)
+    })
 }
 
 #[cfg(test)]
@@ -270,7 +284,7 @@ mod tests {
     fn a_shared_volume_is_the_configured_one_or_the_projects() {
         assert_eq!(shared_volume_name("shop", "db_data", false).as_str(), "shop_db_data");
         assert_eq!(shared_volume_name("shop", "db_data", true).as_str(), "db_data");
-        assert!(shared_volume_name(&"x".repeat(40), &"s".repeat(63), false).as_str().len() <= 63);
+        assert!(shared_volume_name(&"x".repeat(255), &"s".repeat(63), false).as_str().len() <= 63);
     }
 
     #[test]
@@ -278,6 +292,21 @@ mod tests {
         let stem = "s".repeat(63 - "_10000".len());
         assert_eq!(volume_name(&stem, 10000).as_str(), format!("{stem}_10000"));
         assert_eq!(database_name(&stem, 10000, true).as_str(), format!("{stem}-10000"));
+    }
+
+    #[test]
+    fn a_long_project_is_cut_only_where_its_names_would_be_too_long() {
+        let project = "q".repeat(57);
+        assert_eq!(database_name(&project, 20000, true).as_str(), format!("{project}-20000"));
+        assert_eq!(compose_project(&project, 20000).as_str(), format!("{project}-20000"));
+        let (one, two) = (format!("{}-one", "q".repeat(90)), format!("{}-two", "q".repeat(90)));
+        assert_eq!(project_name(&one), one);
+        assert!(
+            compose_project(&one, 20000).as_str().len() <= 63
+                && schema_name(&one, 20000).as_str().len() <= 63
+        );
+        assert_ne!(compose_project(&one, 20000), compose_project(&two, 20000));
+        assert_ne!(schema_name(&one, 20000), schema_name(&two, 20000));
     }
 
     #[test]

@@ -71,7 +71,7 @@ impl DatabaseMode {
     reason = "each says something of its own, and any of them can go together"
 )]
 pub struct Project {
-    /// The project's name in the alphabet that Compose takes: `[a-z0-9][a-z0-9_-]*`, at most 40 bytes.
+    /// The project's name in the alphabet that Compose takes: `[a-z0-9][a-z0-9_-]*`.
     pub name: String,
     /// Whether the name is a configured one, not a directory's.
     pub name_is_configured: bool,

@@ -37,7 +37,7 @@ impl Service {
         for allocation in wanting {
             match self.0.databases.note(allocation.id) {
                 Some(note) => {
-                    let (detail, remedy) = note.split_once("; ").unwrap_or((&note, "wait for it"));
+                    let (detail, remedy) = note.rsplit_once("; ").unwrap_or((&note, "wait for it"));
                     checks.push(warn(
                         "databases",
                         format!("{}: {detail}", allocation.path.display()),
@@ -212,9 +212,11 @@ impl Service {
     fn configurations(&self) -> Vec<Check> {
         let snapshot = self.0.writer.snapshot();
         let all = snapshot.ledger.allocations().filter(|allocation| allocation.is_live());
-        let warnings: std::collections::BTreeSet<String> =
-            all.flat_map(|allocation| allocation.warnings.clone()).collect();
-        warnings.into_iter().map(|warning| warn("wtd.toml", warning, "correct the file")).collect()
+        let mut seen = HashSet::new();
+        let warnings = all.flat_map(|allocation| allocation.warnings.clone());
+        // Each once, in the order of the file.
+        let warnings = warnings.filter(|warning| seen.insert(warning.clone()));
+        warnings.map(|warning| warn("wtd.toml", warning, "correct the file")).collect()
     }
 
     /// Compose overrides that are not what they should be.
@@ -229,7 +231,7 @@ impl Service {
         };
         let told = tokio::task::spawn_blocking(look).await.unwrap_or_default();
         let check = |(path, warning): (std::path::PathBuf, String)| {
-            let (why, remedy) = warning.split_once("; ").unwrap_or((&warning, ""));
+            let (why, remedy) = warning.rsplit_once("; ").unwrap_or((&warning, ""));
             warn("compose", format!("{}: {why}", path.display()), remedy)
         };
         told.into_iter().map(check).collect()

@@ -67,7 +67,8 @@ impl Service {
                     return Ok((None, None));
                 };
                 let mut draft = Draft::new(ledger);
-                for allocation in &target.allocations {
+                // One that git has removed stays what it is: gc may drop what is left of it without another word.
+                for allocation in target.allocations.iter().filter(|it| it.state != State::Stale) {
                     draft.end(allocation, Ending::Forgotten, "forgotten by a person", system.now())?;
                 }
                 if target.whole {

@@ -54,10 +54,14 @@ impl Service {
         if let Some(without) = unallocated.iter().find(|without| without.identity == found.identity) {
             return Err(exhausted(&snapshot, &without.path));
         }
-        let why = snapshot
-            .ledger
-            .at_path(root)
-            .map_or("git is still making or removing it", |known| known.reason.as_str());
+        let elsewhere = snapshot.ledger.of_git_dir(found.identity).filter(|known| known.path != *root);
+        let why = match (snapshot.ledger.at_path(root), elsewhere) {
+            (Some(known), _) => known.reason.clone(),
+            (None, Some(known)) => {
+                format!("git still has it at {}, from where it was moved by hand", known.path.display())
+            }
+            (None, None) => "git is still making or removing it".to_owned(),
+        };
         Err(Problem::new(
             ProblemType::PathUnreadable,
             format!("{} has no allocation: {why}", root.display()),

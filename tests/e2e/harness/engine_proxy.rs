@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -168,9 +167,8 @@ impl State {
         }
         if fault == Some(Fault::Hold) {
             self.held.store(true, Ordering::SeqCst);
-            while self.held.load(Ordering::SeqCst) && !self.stopped.load(Ordering::SeqCst) {
-                thread::sleep(Duration::from_millis(5));
-            }
+            let is_held = || self.held.load(Ordering::SeqCst) && !self.stopped.load(Ordering::SeqCst);
+            until("it is let pass", is_held, |is_held| !is_held);
         }
         match fault {
             Some(Fault::CutBefore | Fault::DownBefore) => return,
