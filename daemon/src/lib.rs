@@ -65,11 +65,11 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if cli.detached {
-                tracing::error!("{error:#}");
+                tracing::error!("{}", in_one_line(&error));
             }
-            say(&format!("wtd: {error:#}"));
+            say(&format!("wtd: {}", in_one_line(&error)));
             if cli.detached && !another_serves(&error) {
-                tell_starter(&format!("{FAILED}{error:#}\n"));
+                tell_starter(&format!("{FAILED}{}\n", in_one_line(&error)));
             }
             if error.is::<daemon::Broken>() { ExitCode::from(EX_SOFTWARE) } else { ExitCode::FAILURE }
         }
@@ -80,6 +80,19 @@ pub fn main() -> ExitCode {
 fn another_serves(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(store::StoreError::Held { serves_our_socket: true, .. }))
         || matches!(error.downcast_ref(), Some(socket::SocketError::Served(_)))
+}
+
+/// An error with its causes, each once: some tell their cause themselves.
+fn in_one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if line.is_empty() {
+            line = cause;
+        } else if !line.contains(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line
 }
 
 /// Says why there is no daemon to the client that started us; it may have gone away.
@@ -116,4 +129,20 @@ fn start(cli: &cli::Cli, passed: ListenFd) -> anyhow::Result<()> {
     // A look at a disk that hangs must not keep the daemon from ending.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_one_line;
+
+    #[test]
+    fn a_cause_that_an_error_tells_itself_is_told_once() {
+        let cause = || std::io::Error::other("no room");
+        let own = anyhow::Error::from(cause()).context("/x: no room");
+        assert_eq!(in_one_line(&own), "/x: no room");
+        assert_eq!(
+            in_one_line(&anyhow::Error::from(cause()).context("/x can't be read")),
+            "/x can't be read: no room"
+        );
+    }
 }
