@@ -1,7 +1,7 @@
 # What people type. The work is done by scripts/, each of which says what it is for.
 
 PREFIX ?= $(HOME)/.local
-export PREFIX DESTDIR UNITDIR QUICK
+export PREFIX DESTDIR UNITDIR QUICK UNOPTIMISED
 
 .DEFAULT_GOAL := help
 .PHONY: help build install uninstall demo test bench soak fuzz lint

@@ -73,6 +73,11 @@ impl AllocationFile {
         if file.variables.get(crate::variable::PORT_OFFSET) != Some(&file.offset.to_string()) {
             return Err(AllocationFileError::Content("PORT_OFFSET is not the offset"));
         }
+        let is_port =
+            |text: &String| text.parse::<u16>().is_ok_and(|port| port > 0 && port.to_string() == *text);
+        if !file.variables.get(crate::variable::DB_HOST_PORT).is_none_or(is_port) {
+            return Err(AllocationFileError::Content("DB_HOST_PORT is no port that wtd gives"));
+        }
         for (name, value) in &file.variables {
             if !crate::variable::may_be_set(name) || value.contains('\0') {
                 return Err(AllocationFileError::Content("a variable is not one that wtd sets"));
@@ -142,6 +147,12 @@ mod tests {
         assert!(refused(&|file| file.format = 2));
         assert!(refused(&|file| file.id = "../../x".into()));
         assert!(refused(&|file| file.offset = 0));
+        for port in ["99999999", "0", "+15432", "", "15432; id"] {
+            assert!(
+                refused(&|file| drop(file.variables.insert("DB_HOST_PORT".into(), port.into()))),
+                "{port}"
+            );
+        }
         assert!(refused(&|file| drop(file.variables.insert("LD_PRELOAD".into(), "x.so".into()))));
         assert!(refused(&|file| drop(file.variables.insert("A B".into(), "x".into()))));
         assert!(AllocationFile::parse(&vec![b' '; MAX_BYTES + 1]).is_err());
