@@ -16,15 +16,14 @@ fn killed_at_any_step_of_an_allocation_it_loses_and_doubles_nothing() {
     first.put(&repo.path);
     first.terminate();
     let mut paths = Vec::new();
-    // Frames of the write-ahead log; its sync; the draft of the allocation file, its content and its renaming; the
-    // answer. Commits of more than one page write several frames.
+    // Frames of the write-ahead log; its sync; the allocation file, its content and its naming; the answer. Commits of more than one page write several frames.
     let calls = [
         "pwrite64",
         "pwrite64:2",
         "pwrite64:4",
         "pwrite64:7",
         "fdatasync,fsync",
-        "rename",
+        "linkat",
         "openat",
         "openat:2",
         "write",
@@ -36,7 +35,9 @@ fn killed_at_any_step_of_an_allocation_it_loses_and_doubles_nothing() {
         let before = sandbox.list();
         let fault = Tampering::with(&daemon, call, &format!("signal=KILL:when={when}"));
         // Now and then an allocation takes fewer of these calls than one before.
+        let earlier = paths.len();
         while !daemon.has_ended() {
+            assert!(paths.len() < earlier + 20, "{call} {when} is never called");
             let path = repo.add(&format!("w{number}-{}", paths.len()));
             let file = repo.git_dir(&path).join("wtd.json");
             paths.push(path);

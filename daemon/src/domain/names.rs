@@ -365,7 +365,8 @@ mod tests {
             let compose = compose_project(&stem, offset);
             prop_assert_eq!(ComposeProject::new(compose.as_str()), Ok(compose));
             let project = project_name(&stem);
-            prop_assert!(ComposeProject::new(&project).is_ok() && project.len() <= MAX_PROJECT_BYTES);
+            prop_assert!(project.starts_with(is_lower_alphanumeric) && project.len() <= MAX_PROJECT_BYTES);
+            prop_assert!(project.chars().all(|c| is_lower_alphanumeric(c) || "_-".contains(c)));
             prop_assert_eq!(project_name(&project), project);
         }
 

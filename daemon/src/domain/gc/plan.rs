@@ -223,7 +223,7 @@ pub fn plan(question: &Question<'_>) -> Plan {
         let containers: Vec<Container> = own.cloned().collect();
         if let Some(project) = allocation.compose_project.clone().filter(|_| !containers.is_empty()) {
             let keep = refusal
-                .or_else(|| engine_refusal(looks(allocation, question), question.engine, false))
+                .or_else(|| engine_refusal(&looks(allocation, question), question.engine, false))
                 .or_else(|| live.has_project(&project).map(Keep::Live))
                 .or_else(|| (!question.options.down).then_some(Keep::NotAskedFor(project)));
             plan.stacks.push(Stack { allocation: Arc::clone(allocation), containers, keep });
@@ -238,8 +238,8 @@ fn keep(allocation: &Allocation, volume: &Volume, live: &Live<'_>, question: &Qu
     live.claims(allocation, volume)
         .or_else(|| live.shares_server(allocation, volume))
         .or_else(|| others(allocation, volume))
-        .or_else(|| engine_refusal(looks, question.engine, is_labelled(allocation, volume)))
-        .or_else(|| unfit(allocation, volume, looks, question))
+        .or_else(|| engine_refusal(&looks, question.engine, is_labelled(allocation, volume)))
+        .or_else(|| unfit(allocation, volume, &looks, question))
         .or_else(|| in_use(allocation, volume, question))
 }
 
@@ -256,8 +256,11 @@ pub fn left_behind(allocation: &Allocation, engine: &EngineView, plan: &Plan) ->
     left_overs(allocation, engine).into_iter().find(|left| !dropped.contains(left))
 }
 
-fn looks<'a>(allocation: &Allocation, question: &Question<'a>) -> &'a [Look] {
-    question.looks.get(&allocation.id).map_or(&[], Vec::as_slice)
+/// The looks at engines that were made while the allocation's worktree was there. What was found on one later says nothing of
+/// whose it is.
+fn looks<'a>(allocation: &Allocation, question: &Question<'a>) -> Vec<&'a Look> {
+    let all = question.looks.get(&allocation.id).into_iter().flatten();
+    all.filter(|look| allocation.state != State::Stale || look.at <= allocation.since).collect()
 }
 
 /// Why nothing of an allocation may be dropped, whatever the volume.
@@ -381,7 +384,7 @@ fn compose_default(directory: &Path) -> String {
 }
 
 /// Why the volume can't be the worktree's own plain volume on this engine.
-fn unfit(allocation: &Allocation, volume: &Volume, looks: &[Look], question: &Question<'_>) -> Option<Keep> {
+fn unfit(allocation: &Allocation, volume: &Volume, looks: &[&Look], question: &Question<'_>) -> Option<Keep> {
     if volume.driver != "local" {
         return Some(Keep::Driver(format!("its driver is {}", volume.driver)));
     }
@@ -393,7 +396,7 @@ fn unfit(allocation: &Allocation, volume: &Volume, looks: &[Look], question: &Qu
         return Some(Keep::Driver("it is of a whole cluster".to_owned()));
     }
     let engine = question.engine;
-    let look = looks.iter().find(|look| look.engine == engine.id);
+    let look = looks.iter().copied().find(|look| look.engine == engine.id);
     let created = question.created.get(&volume.name).copied();
     (!is_made_after(allocation, volume, look, engine.tells_creation, created)).then_some(Keep::MadeBefore)
 }
@@ -421,7 +424,7 @@ fn in_use(allocation: &Allocation, volume: &Volume, question: &Question<'_>) -> 
 }
 
 /// Why the engine does not answer for the allocation's data, if it doesn't.
-fn engine_refusal(looks: &[Look], engine: &EngineView, is_labelled: bool) -> Option<Keep> {
+fn engine_refusal(looks: &[&Look], engine: &EngineView, is_labelled: bool) -> Option<Keep> {
     if looks.iter().any(|look| look.engine == engine.id) {
         None
     } else if !looks.is_empty() {
