@@ -224,6 +224,8 @@ fn a_directory_that_goes_or_moves_under_the_shell_is_noticed() {
         repo.remove(&two);
         terminal.quiet("true");
         assert_outside(&mut terminal, &before);
+        // Its offset goes to the next one as soon as it is free.
+        daemon.await_state(&two, "released");
         repo.add("three");
         daemon.await_agreement(&repo);
         repo.git(["worktree", "add", "-q", two.to_str().unwrap(), "two"]);
