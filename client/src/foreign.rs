@@ -22,7 +22,7 @@ pub(crate) fn variables(here: &Environment) -> Vec<String> {
     if let Some(other) = variable(WTD_WORKTREE).filter(|other| Path::new(other) != here.worktree) {
         names.extend(given_for(&other));
     }
-    names.retain(|name| !here.variables.contains_key(name));
+    names.retain(|name| variable(name).is_some() && !here.variables.contains_key(name));
     names.sort();
     names.dedup();
     names
@@ -49,7 +49,8 @@ fn known_by_name(shell: &dyn Fn(&str) -> Option<String>) -> Vec<&'static str> {
     {
         names.push(COMPOSE_PROJECT_NAME);
     }
-    if shell(DB_MODE).is_some() {
+    // `isolated` sets none.
+    if shell(DB_MODE).is_some_and(|mode| matches!(mode.as_str(), "database" | "schema" | "shared")) {
         names.extend([DB_MODE, DB_SCHEMA, DB_URL_OPTIONS, REDIS_PREFIX]);
     }
     if let (Some(options), Some(schema)) = (shell(PGOPTIONS), shell(DB_SCHEMA))

@@ -138,6 +138,22 @@ fn sandbox_worktrees(sandbox: &Sandbox) -> Vec<crate::harness::Listed> {
 }
 
 #[test]
+fn what_a_person_calls_as_wtd_does_stays_and_what_is_not_set_is_nobodys() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.daemon();
+    let (app, shop) = (sandbox.repo("app"), sandbox.repo("shop"));
+    fs::write(shop.path.join("wtd.toml"), "[database]\nmode = \"shared\"\n").unwrap();
+    daemon.put(&app.path);
+    daemon.put(&shop.path);
+    for (path, own, mode) in [(&app.path, "DB_MODE=dev", "dev"), (&shop.path, "MINE=1", "shared")] {
+        let script = format!("export {own}; eval \"$(wtd-client env)\"; wtd-client check && echo $DB_MODE");
+        let mut bash = sandbox.command("bash");
+        bash.args(["--norc", "-c", &script]).env("WTD_NO_START", "1").current_dir(path);
+        assert_eq!(Ran::of(&mut bash).quiet().trim(), mode);
+    }
+}
+
+#[test]
 fn eval_in_one_worktree_after_another_leaves_nothing_of_the_other() {
     let sandbox = Sandbox::new();
     let daemon = sandbox.daemon();
