@@ -14,7 +14,8 @@ const AT_ONCE: usize = 4;
 const ROUND: usize = 25;
 const ROUNDS: usize = 4;
 
-/// How much memory may grow after the first round, in KiB: what an allocator keeps is no leak.
+/// How much memory may grow, in KiB: what an allocator and SQLite's caches keep is no leak. In a soak they are full long
+/// before the middle of it, from which on this counts.
 const GROWTH_KIB: u64 = 4 * 1024;
 
 #[test]
@@ -47,6 +48,7 @@ fn memory_is_flat_however_many_worktrees_come_and_go() {
         });
         resident.push(daemon.resident_kib());
     }
-    let (first, last) = (resident[0], resident[resident.len() - 1]);
+    let settled = if minutes.is_some() { resident.len() / 2 } else { 0 };
+    let (first, last) = (resident[settled], resident[resident.len() - 1]);
     assert!(last <= first + GROWTH_KIB, "KiB after each round of {}: {resident:?}", AT_ONCE * ROUND);
 }

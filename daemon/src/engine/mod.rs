@@ -25,7 +25,7 @@ pub use connection::{Connection, ContainerId, Removed};
 pub use helper::{Helper, Output, Owner, root_owner_in};
 use place::Place;
 pub use place::{Environment, Host};
-pub use usage::Usage;
+pub use usage::{Since, Usage};
 
 use crate::config;
 

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use super::EngineError;
 use super::archive::{HELPER_LABEL, timed};
-use super::connection::{Connection, bounded};
+use super::connection::{Connection, Removed, bounded};
 use crate::domain::names::VolumeName;
 
 /// Who has used a volume since it was made, beside the helpers of one owner.
@@ -27,7 +27,37 @@ pub enum Usage {
     Unknown,
 }
 
+/// Until when what filled a volume is known to have been at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Since {
+    /// Until this moment, so that whoever began to use the volume is seen.
+    Now,
+    /// Until a moment that nobody knows of.
+    Before,
+}
+
 impl Connection {
+    /// Removes a volume that was filled by half, or gives why it is left: a container that is no helper of this owner uses
+    /// it or may have used it, be it gone again, and then a person's data may be in it.
+    pub async fn remove_unused(
+        &self,
+        volume: &VolumeName,
+        owner: &str,
+        since: Since,
+    ) -> Result<Option<String>, EngineError> {
+        match (self.usage(volume, owner).await?, since) {
+            (Usage::By(user), _) => return Ok(Some(format!("{user} has begun to use it"))),
+            (Usage::Unknown, Since::Before) => {
+                return Ok(Some("the engine can't tell whether it was used since".to_owned()));
+            }
+            (Usage::Unknown, Since::Now) | (Usage::Nothing, _) => {}
+        }
+        Ok(match self.remove_volume(volume).await? {
+            Removed::InUse(why) => Some(why),
+            Removed::Now | Removed::Before => None,
+        })
+    }
+
     /// Whether a container that is no helper of this owner uses the volume, or has used it since it was made.
     pub async fn usage(&self, volume: &VolumeName, owner: &str) -> Result<Usage, EngineError> {
         let users = self.users(volume).await?;

@@ -18,7 +18,7 @@ use wtd_protocol::{Problem, ProblemType};
 
 use super::archive::{Content, inspect};
 use crate::domain::names::VolumeName;
-use crate::engine::{Connection, EngineError, Removed, Usage, root_owner_in};
+use crate::engine::{Connection, EngineError, Since, Usage, root_owner_in};
 use crate::problem;
 
 /// The label that says by which restoring a volume was made.
@@ -69,18 +69,10 @@ pub(super) async fn clear(owner: &str, connection: &Connection) -> Result<(), En
         if found.is_none_or(|found| !found.labels.contains_key(RESTORE_LABEL)) {
             continue;
         }
-        let kept = match connection.usage(&name, owner).await? {
-            Usage::Nothing => match connection.remove_volume(&name).await? {
-                Removed::InUse(why) => why,
-                Removed::Now | Removed::Before => {
-                    info!(%volume, "volume removed that was restored by half");
-                    continue;
-                }
-            },
-            Usage::By(user) => format!("{user} has begun to use it"),
-            Usage::Unknown => "the engine can't tell whether it was used since".to_owned(),
-        };
-        warn!(%volume, why = kept, "volume left that was restored by half");
+        match connection.remove_unused(&name, owner, Since::Before).await? {
+            None => info!(%volume, "volume removed that was restored by half"),
+            Some(why) => warn!(%volume, why, "volume left that was restored by half"),
+        }
     }
     Ok(())
 }
@@ -167,13 +159,7 @@ impl Restore {
         if !self.is_ours().await? {
             return Ok(None);
         }
-        if let Usage::By(user) = self.connection.usage(&self.name, &self.turn.owner).await? {
-            return Ok(Some(format!("{user} has begun to use it")));
-        }
-        Ok(match self.connection.remove_volume(&self.name).await? {
-            Removed::InUse(why) => Some(why),
-            Removed::Now | Removed::Before => None,
-        })
+        self.connection.remove_unused(&self.name, &self.turn.owner, Since::Now).await
     }
 
     /// Whether the volume is the one that was made.

@@ -6,6 +6,8 @@ use axum::http::{HeaderMap, Request, StatusCode, header};
 use hyper::body::Body;
 use wtd_protocol::{Problem, ProblemType, routes};
 
+use super::problem::Answer;
+
 /// Where a request comes from.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Peer {
@@ -21,9 +23,10 @@ pub(super) enum Peer {
 /// `Host` freely, nor send a body without asking that says it is JSON (Fetch Standard, "CORS-safelisted
 /// request-header"). Nor can it leave out `Origin` or `Referer` on what matters; these are looked at everywhere, since
 /// somebody will forward the socket to TCP.
-pub(super) fn refusal<B: Body>(peer: Peer, own_uid: u32, request: &Request<B>) -> Option<Problem> {
+pub(super) fn refusal<B: Body>(peer: Peer, own_uid: u32, request: &Request<B>) -> Option<Answer> {
     let refuse = |why: &str| {
-        Some(Problem::new(ProblemType::Forbidden, why, "ask as the user that wtd runs as, with wtd-client"))
+        let hint = "ask as the user that wtd runs as, with wtd-client";
+        Some(Answer::from(Problem::new(ProblemType::Forbidden, why, hint)))
     };
     let headers = request.headers();
     let from_a_page = [header::ORIGIN, header::REFERER].iter().any(|name| headers.contains_key(name))
@@ -32,7 +35,10 @@ pub(super) fn refusal<B: Body>(peer: Peer, own_uid: u32, request: &Request<B>) -
         Peer::Unix { uid } if uid != Some(own_uid) => refuse("this daemon serves another user"),
         _ if from_a_page => refuse("requests of web pages are refused"),
         Peer::Tcp { local } if !is_ours(request, local) => refuse("the request is for another host"),
-        Peer::Tcp { .. } if !request.body().is_end_stream() && !is_json(headers) => Some(not_json()),
+        Peer::Tcp { .. } if !request.body().is_end_stream() && !is_json(headers) => {
+            let why = "the body has to be application/json";
+            Some(Answer::unreadable_body(StatusCode::UNSUPPORTED_MEDIA_TYPE, why))
+        }
         Peer::Unix { .. } | Peer::Tcp { .. } => None,
     }
 }
@@ -57,13 +63,6 @@ fn is_json(headers: &HeaderMap) -> bool {
     media_type.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
 }
 
-fn not_json() -> Problem {
-    let why = "the body has to be application/json";
-    let mut problem = Problem::new(ProblemType::UnreadableBody, why, "see /v1/openapi.json");
-    problem.status = StatusCode::UNSUPPORTED_MEDIA_TYPE.as_u16();
-    problem
-}
-
 fn single<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let first = values.next()?.to_str().ok()?;
@@ -72,6 +71,8 @@ fn single<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a s
 
 #[cfg(test)]
 mod tests {
+    use axum::response::IntoResponse as _;
+
     use super::*;
 
     fn refused(peer: Peer, uri: &str, headers: &[(&str, &str)], body: &'static str) -> Option<u16> {
@@ -80,7 +81,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let request = request.body(axum::body::Body::from(body)).unwrap();
-        refusal(peer, 1000, &request).map(|problem| problem.status)
+        refusal(peer, 1000, &request).map(|answer| answer.into_response().status().as_u16())
     }
 
     fn is_refused(peer: Peer, uri: &str, headers: &[(&str, &str)]) -> bool {

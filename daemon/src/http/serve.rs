@@ -108,7 +108,7 @@ pub async fn serve(listener: Listener, context: Context) {
             async move {
                 let (method, path) = (request.method().clone(), request.uri().path().to_owned());
                 let response = match guard::refusal(peer, own_uid, &request) {
-                    Some(problem) => Answer::from(problem).into_response(),
+                    Some(answer) => answer.into_response(),
                     None => respond(router, request.map(Body::new)).await,
                 };
                 metrics.count(&method, &path, response.status());

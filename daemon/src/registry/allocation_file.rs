@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 use tracing::debug;
@@ -13,6 +13,9 @@ use wtd_protocol::allocation_file::FILE_NAME;
 use crate::domain::allocation::Allocation;
 use crate::domain::observation::Claim;
 use crate::wire;
+
+/// Bytes of the longest way to a git dir that leaves room for the names of our files: Linux takes 4096 (`PATH_MAX`).
+const LONGEST_WAY: usize = 4000;
 
 /// Makes the allocation file in the worktree's git dir say what the registry says, unless it does already. Gives
 /// whether it says so.
@@ -26,14 +29,20 @@ pub fn write(allocation: &Allocation, claim: &Claim) -> bool {
     {
         return true;
     }
-    // `git worktree remove` deletes the worktree first, then the git dir; what is new there meanwhile makes it fail.
-    let is_standing = || allocation.path.join(".git").symlink_metadata().is_ok();
+    let dot_git = allocation.path.join(".git");
+    let is_standing = || dot_git.symlink_metadata().is_ok();
     if !is_standing() {
         return false;
     }
-    let written = place(&allocation.git_dir, FILE_NAME, &bytes, is_standing);
+    let git_dir = &allocation.git_dir;
+    let written = place(git_dir, &by_way_of(&allocation.path, git_dir), FILE_NAME, &bytes);
+    // The kernel may have found its way just before the worktree went.
+    if written.is_ok() && !is_standing() {
+        remove(git_dir);
+        return false;
+    }
     if let Err(error) = &written {
-        debug!(git_dir = %allocation.git_dir.display(), error = error as &dyn std::error::Error, "allocation file not written");
+        debug!(git_dir = %git_dir.display(), error = error as &dyn std::error::Error, "allocation file not written");
     }
     written.is_ok()
 }
@@ -49,23 +58,54 @@ pub fn remove(git_dir: &Path) {
 
 /// Puts a file of ours into a git dir, whole, in the place of one that may be there.
 pub(super) fn replace(git_dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    place(git_dir, name, bytes, || true)
+    place(git_dir, git_dir, name, bytes)
 }
 
-/// As [`replace`], if it `may_be_placed` at the very moment when it gets its name: until then nothing is in the directory
-/// that git could find in its way.
-fn place(git_dir: &Path, name: &str, bytes: &[u8], may_be_placed: impl Fn() -> bool) -> io::Result<()> {
-    let path = git_dir.join(name);
-    match write_nameless(git_dir, bytes) {
-        Ok(_) if !may_be_placed() => Err(io::ErrorKind::NotFound.into()),
-        Ok(file) => match name_it(&file, &path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => rename_over(&path, bytes),
-            named => named,
+/// A name of the git dir that leads through its worktree, whose path is canonical: the root's parent is the root
+/// (`path_resolution(7)`).
+///
+/// `git worktree remove` deletes the worktree first, then the git dir, and fails when something new has come to be in
+/// there meanwhile. By this name nothing can: the kernel finds no way through a worktree that is gone. A look whether it
+/// is there would be a call of its own, and git might run between the two. Where the name would be too long, the git
+/// dir's own has to do.
+fn by_way_of(worktree: &Path, git_dir: &Path) -> PathBuf {
+    let up = worktree.components().map(|_| "..").collect::<PathBuf>();
+    let way = worktree.join(up).join(git_dir.strip_prefix("/").unwrap_or(git_dir));
+    if way.as_os_str().len() < LONGEST_WAY { way } else { git_dir.to_owned() }
+}
+
+/// As [`replace`]; `way` is the git dir's name for whatever makes a name in it.
+fn place(git_dir: &Path, way: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    // Always of the same name, so that one that a killed daemon has left is taken away by the next.
+    let draft = format!("{name}.new");
+    let replace_by = |write: &dyn Fn(&Path) -> io::Result<()>| {
+        let at = way.join(&draft);
+        let written = match write(&at) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                std::fs::remove_file(&at).and_then(|()| write(&at))
+            }
+            written => written,
+        };
+        written.and_then(|()| std::fs::rename(&at, way.join(name)))
+    };
+    let placed = match write_nameless(way, bytes) {
+        Ok(file) => match name_it(&file, &way.join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                replace_by(&|draft| name_it(&file, draft))
+            }
+            named => return named,
         },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(error),
         // Not every file system has files without a name.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(error),
-        Err(_) => rename_over(&path, bytes),
+        Err(_) => replace_by(&|draft| write_new(draft, bytes)),
+    };
+    if placed.is_err() {
+        match std::fs::remove_file(git_dir.join(draft)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
     }
+    placed
 }
 
 /// A file in `directory` that has no name (open(2), `O_TMPFILE`): nobody finds it, and it ends with this process.
@@ -91,31 +131,50 @@ fn name_it(file: &File, path: &Path) -> io::Result<()> {
     Ok(rustix::fs::linkat(CWD, nameless, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
 }
 
-fn rename_over(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // git ignores it, and removes it with the rest of the git dir. Always of the same name, so that one that a killed
-    // daemon has left is taken away by the next.
-    let mut draft = path.as_os_str().to_owned();
-    draft.push(".new");
-    let draft = Path::new(&draft);
-    let written = write_new(draft, bytes).and_then(|()| std::fs::rename(draft, path));
-    if written.is_err() {
-        match std::fs::remove_file(draft) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    written
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)?.write_all(bytes)
 }
 
-fn write_new(draft: &Path, bytes: &[u8]) -> io::Result<()> {
-    let open = || OpenOptions::new().write(true).create_new(true).mode(0o644).open(draft);
-    let mut file = match open() {
-        // Left by a daemon that was killed here.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            std::fs::remove_file(draft)?;
-            open()?
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(directory).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn nothing_comes_to_be_where_git_has_deleted_the_worktree() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().canonicalize().unwrap();
+        let (worktree, git_dir) = (root.join("some/where"), root.join("git dir"));
+        std::fs::create_dir_all(&worktree).unwrap();
+        std::fs::create_dir(&git_dir).unwrap();
+        let way = by_way_of(&worktree, &git_dir);
+        for bytes in ["first", "second"] {
+            place(&git_dir, &way, FILE_NAME, bytes.as_bytes()).unwrap();
+            assert_eq!(std::fs::read_to_string(git_dir.join(FILE_NAME)).unwrap(), bytes);
         }
-        other => other?,
-    };
-    file.write_all(bytes)
+        assert_eq!(names(&git_dir), [FILE_NAME]);
+        std::fs::remove_file(git_dir.join(FILE_NAME)).unwrap();
+        let (nameless, name) = (write_nameless(&way, b"late"), way.join(FILE_NAME));
+        std::fs::remove_dir(&worktree).unwrap();
+        assert!(name_it(&nameless.unwrap(), &name).is_err());
+        assert!(write_new(&name, b"late").is_err());
+        assert!(place(&git_dir, &way, FILE_NAME, b"late").is_err());
+        assert_eq!(names(&git_dir), [""; 0]);
+    }
+
+    #[test]
+    fn a_draft_that_a_killed_daemon_has_left_is_in_nobodys_way() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join(FILE_NAME);
+        std::fs::write(file.with_extension("json.new"), "half").unwrap();
+        for bytes in ["first", "second"] {
+            replace(directory.path(), FILE_NAME, bytes.as_bytes()).unwrap();
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), bytes);
+        }
+        assert_eq!(names(directory.path()), [FILE_NAME]);
+    }
 }

@@ -20,9 +20,8 @@ use wtd_protocol::{Problem, ProblemType, State};
 
 use crate::domain::allocation::Allocation;
 use crate::domain::draft::Record;
-use crate::domain::names::VolumeName;
 use crate::domain::seed::{Copy, Question, Refusal, SEED_LABEL, Seeding, pairs, plan};
-use crate::engine::{Connection, ContainerId, Engine, EngineError, Host, Removed, Usage};
+use crate::engine::{Connection, ContainerId, Engine, EngineError, Host, Since};
 use crate::problem;
 use crate::registry::{Decision, WriteError, Writer};
 use crate::store::History;
@@ -84,15 +83,6 @@ enum UndoError {
     /// That it is done could not be recorded.
     #[error(transparent)]
     Write(#[from] WriteError),
-}
-
-/// When a copy that is cleared away was under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Since {
-    /// Until this moment, so that whoever began to use the volume is seen.
-    Now,
-    /// Until a moment that nobody knows of.
-    Before,
 }
 
 impl Seeds {
@@ -248,33 +238,17 @@ impl Seeds {
         connection.remove_helpers(&self.0.owner).await?;
         let volume = connection.volume(&seeding.volume).await?;
         let is_ours = volume.is_some_and(|volume| volume.labels.get(SEED_LABEL) == Some(&seeding.id));
-        let kept = if is_ours { self.remove_unused(connection, &seeding.volume, since).await? } else { None };
+        let kept = if is_ours {
+            connection.remove_unused(&seeding.volume, &self.0.owner, since).await?
+        } else {
+            None
+        };
         let outcome = match &kept {
             Some(why) => format!("{outcome}; it is left as it is: {why}"),
             None => format!("{outcome}; what was there of it is removed"),
         };
         self.conclude(&seeding.id, &outcome).await?;
         Ok(kept)
-    }
-
-    /// Removes a half-filled volume, or gives why it is to be left.
-    async fn remove_unused(
-        &self,
-        connection: &Connection,
-        volume: &VolumeName,
-        since: Since,
-    ) -> Result<Option<String>, EngineError> {
-        match (connection.usage(volume, &self.0.owner).await?, since) {
-            (Usage::By(user), _) => return Ok(Some(format!("{user} has begun to use it"))),
-            (Usage::Unknown, Since::Before) => {
-                return Ok(Some("the engine can't tell whether it was used since".to_owned()));
-            }
-            (Usage::Unknown, Since::Now) | (Usage::Nothing, _) => {}
-        }
-        Ok(match connection.remove_volume(volume).await? {
-            Removed::InUse(why) => Some(why),
-            Removed::Now | Removed::Before => None,
-        })
     }
 
     /// Records how a copy has ended, and tries more than once: until then it counts as interrupted.

@@ -17,11 +17,11 @@ use wtd_protocol::seed::{SeedEvent, SeedMethod, SeedReport, Seeded};
 use wtd_protocol::{PathText, Problem};
 
 use self::base_backup::Backup;
-use super::{DONE, Seeds, Since, Wish, refused};
+use super::{DONE, Seeds, Wish, refused};
 use crate::domain::draft::Record;
 use crate::domain::gc::belongings::ALLOCATION_LABEL;
 use crate::domain::seed::{Copy, Method, SEED_LABEL, Seeding};
-use crate::engine::{Connection, Removed};
+use crate::engine::{Connection, Removed, Since};
 use crate::errand::{Stop, tell};
 use crate::problem;
 

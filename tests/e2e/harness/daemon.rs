@@ -72,6 +72,8 @@ impl<'s> Daemon<'s> {
         fs::set_permissions(&notify, fs::Permissions::from_mode(0o777)).unwrap();
         let child = command
             .env("NOTIFY_SOCKET", &notify)
+            // As the unit and the client start it.
+            .env("MALLOC_ARENA_MAX", "1")
             .stdin(stdin)
             .stdout(Stdio::null())
             .stderr(File::create(&log).unwrap())
