@@ -4,6 +4,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -74,11 +75,16 @@ impl Sandbox {
 
     /// A command in the sandbox's environment and nothing else's.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let program = program.as_ref();
         let mut path = OsString::from(binaries::directory());
         path.push(":");
         path.push(std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()));
-        let mut command = Command::new(program);
+        // By its path: std forks this process, which is large, to look for a program on another PATH than its own.
+        let is_there = |file: &PathBuf| file.is_file();
+        let file = std::env::split_paths(&path).map(|directory| directory.join(program)).find(is_there);
+        let mut command = Command::new(file.as_deref().unwrap_or(program.as_ref()));
         command
+            .arg0(program)
             .env_clear()
             .current_dir(&self.root)
             .env("PATH", path)
