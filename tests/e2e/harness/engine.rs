@@ -21,6 +21,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::wait::receive;
 use super::{Answer, DEADLINE, Sandbox, http, require};
 
 /// The image of containers that run.
@@ -120,7 +121,7 @@ impl Engine {
         let end = Instant::now() + DEADLINE;
         // It tells systemd when its API answers (sd_notify(3)).
         loop {
-            let length = ready.recv(&mut message).unwrap_or_else(|error| {
+            let length = receive(&ready, &mut message).unwrap_or_else(|error| {
                 let log = fs::read_to_string(directory.join("log")).unwrap_or_default();
                 panic!("dockerd did not start: {error}\n{log}")
             });

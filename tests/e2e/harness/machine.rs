@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use super::wait::receive;
 use super::{Ran, binaries, require};
 
 /// How long a machine may take to boot.
@@ -112,9 +113,7 @@ impl Machine {
         let mut message = [0; 4096];
         let mut leader = None;
         loop {
-            let length = self
-                .notify
-                .recv(&mut message)
+            let length = receive(&self.notify, &mut message)
                 .unwrap_or_else(|error| panic!("{} did not boot: {error}\n{}", self.release, self.console()));
             let text = String::from_utf8_lossy(&message[..length]).into_owned();
             for line in text.lines() {

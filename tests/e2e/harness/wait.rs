@@ -1,6 +1,8 @@
 //! Waiting for what no event announces.
 
 use std::fmt::Debug;
+use std::io;
+use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
 /// How long anything is waited for before the test fails.
@@ -28,6 +30,16 @@ pub(crate) fn reaches<T>(mut look: impl FnMut() -> T, is_so: impl Fn(&T) -> bool
         }
         wait(pause);
         pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}
+
+/// The next message. A wait that has an end is interrupted when this process was stopped and goes on (`signal(7)`).
+pub(crate) fn receive(socket: &UnixDatagram, message: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match socket.recv(message) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            received => return received,
+        }
     }
 }
 
