@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{Ran, Repo, Sandbox, until};
+use crate::harness::{DEADLINE, Ran, Repo, Sandbox, until};
 
 /// Runs `work` for 0, 1, … `count` on as many threads; gives the results in order.
 fn at_once<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
@@ -80,28 +81,33 @@ fn a_daemon_that_is_killed_throughout_shares_and_loses_nothing() {
     let repo = sandbox.repo("app");
     assert_eq!(offset_by_env(&sandbox, &repo.path), 0);
     let over = AtomicBool::new(false);
-    let (answered, killed) = std::thread::scope(|scope| {
-        let killer = scope.spawn(|| {
-            let mut killed = 0;
-            while !over.load(Ordering::Relaxed) {
+    let killed = AtomicUsize::new(0);
+    let end = Instant::now() + DEADLINE;
+    let answered = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) && Instant::now() < end {
                 // Whichever daemon serves now; the next client that finds none starts another.
                 let status = sandbox.client(["status", "--json"]);
                 let Ok(health) = serde_json::from_slice::<serde_json::Value>(&status.stdout) else {
                     continue;
                 };
                 let pid = Pid::from_raw(health["pid"].as_i64().unwrap().try_into().unwrap()).unwrap();
-                killed += usize::from(kill_process(pid, Signal::KILL).is_ok());
+                killed.fetch_add(usize::from(kill_process(pid, Signal::KILL).is_ok()), Ordering::Relaxed);
             }
-            killed
         });
         let answered = at_once(50, |number| {
             let path = add_beside_others(&repo, number);
             let offset = offset_by_env(&sandbox, &path);
+            // However fast all are answered, it is killed while they ask.
+            while killed.load(Ordering::Relaxed) <= 3 && Instant::now() < end {
+                assert_eq!(offset_by_env(&sandbox, &path), offset);
+            }
             (path, offset)
         });
         over.store(true, Ordering::Relaxed);
-        (answered, killer.join().unwrap())
+        answered
     });
+    let killed = killed.into_inner();
     assert!(killed > 3, "the daemon was killed {killed} times only");
     for (path, offset) in &answered {
         assert_eq!(offset_by_env(&sandbox, path), *offset);
