@@ -22,7 +22,7 @@ mod watching;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 use daemon::Programs;
 use report::Report;
@@ -48,9 +48,33 @@ struct Arguments {
     /// Fewer rounds, fewer repositories
     #[arg(long)]
     quick: bool,
+    /// Measure this alone (may be repeated)
+    #[arg(long, value_enum, conflicts_with = "write")]
+    only: Vec<Part>,
     /// Write the results to this file as Markdown
     #[arg(long)]
     write: Option<PathBuf>,
+}
+
+/// A part of what is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// The client's whole process, beside others
+    Processes,
+    /// The shell's hook
+    Hook,
+    /// Answers for a known worktree
+    Answers,
+    /// New allocations
+    Allocations,
+    /// From git's exit to the registry
+    Watching,
+    /// Databases cloned from a template
+    Databases,
+    /// Many repositories and few
+    Scale,
+    /// Costs as the registry grows
+    Growth,
 }
 
 /// How much is measured.
@@ -80,14 +104,20 @@ fn main() -> anyhow::Result<()> {
         noop: &arguments.noop,
         static_noop: arguments.static_noop.as_deref(),
     };
-    processes::measure(&mut report, &programs, &contenders, scratch.path(), effort)?;
-    hook::measure(&mut report, &programs, scratch.path(), effort)?;
-    load::measure_answers(&mut report, &programs, scratch.path(), effort)?;
-    load::measure_allocations(&mut report, &programs, scratch.path(), effort)?;
-    watching::measure(&mut report, &programs, scratch.path(), effort)?;
-    databases::measure(&mut report, &programs, scratch.path(), effort)?;
-    scale::measure(&mut report, &programs, scratch.path(), effort)?;
-    growth::measure(&mut report, &programs, scratch.path(), effort)?;
+    let at = scratch.path();
+    let is_wanted = |part| arguments.only.is_empty() || arguments.only.contains(&part);
+    for part in Part::value_variants().iter().copied().filter(|part| is_wanted(*part)) {
+        match part {
+            Part::Processes => processes::measure(&mut report, &programs, &contenders, at, effort),
+            Part::Hook => hook::measure(&mut report, &programs, at, effort),
+            Part::Answers => load::measure_answers(&mut report, &programs, at, effort),
+            Part::Allocations => load::measure_allocations(&mut report, &programs, at, effort),
+            Part::Watching => watching::measure(&mut report, &programs, at, effort),
+            Part::Databases => databases::measure(&mut report, &programs, at, effort),
+            Part::Scale => scale::measure(&mut report, &programs, at, effort),
+            Part::Growth => growth::measure(&mut report, &programs, at, effort),
+        }?;
+    }
 
     report.print_summary();
     if let Some(file) = &arguments.write {
