@@ -12,7 +12,7 @@ use wtd_protocol::State;
 use super::allocation::{Allocation, Repository};
 use super::allocator::Taken;
 use super::identity::{AllocationId, FileIdentity, RepositoryId};
-use super::offset::Offset;
+use super::offset::{Offset, OffsetSet};
 use super::trust::Trusted;
 
 /// Allocations that are not released, and the repositories that they belong to.
@@ -20,6 +20,8 @@ use super::trust::Trusted;
 pub struct Ledger {
     allocations: OrdMap<AllocationId, Arc<Allocation>>,
     by_offset: OrdMap<Offset, AllocationId>,
+    /// The keys of `by_offset`.
+    offsets: OffsetSet,
     by_port: OrdMap<u16, AllocationId>,
     /// Servers that worktrees share, with the number of allocations that use each.
     shared_ports: OrdMap<u16, usize>,
@@ -156,6 +158,7 @@ impl Ledger {
         if let Some(first) = self.by_offset.insert(allocation.offset, id) {
             return Err(overlap(format!("offset {}", allocation.offset), first));
         }
+        self.offsets.insert(allocation.offset);
         for port in allocation.claimed_ports() {
             if let Some(first) = self.by_port.insert(port, id) {
                 return Err(overlap(format!("port {port}"), first));
@@ -180,6 +183,7 @@ impl Ledger {
     fn remove(&mut self, id: AllocationId) {
         let Some(before) = self.allocations.remove(&id) else { return };
         self.by_offset.remove(&before.offset);
+        self.offsets.remove(before.offset);
         self.in_want.remove(&id);
         for port in before.claimed_ports() {
             self.by_port.remove(&port);
@@ -209,7 +213,7 @@ impl Ledger {
 
 impl Taken for Ledger {
     fn offset(&self, offset: Offset) -> bool {
-        self.by_offset.contains_key(&offset)
+        self.offsets.contains(offset)
     }
 
     fn port(&self, port: u16) -> bool {

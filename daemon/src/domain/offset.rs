@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::num::NonZeroU16;
+use std::sync::Arc;
 
 /// The step between offsets that are tried first, unless the daemon's configuration says otherwise.
 pub const DEFAULT_STEP: NonZeroU16 = NonZeroU16::new(10_000).unwrap();
@@ -38,9 +39,76 @@ pub fn candidates(step: NonZeroU16, highest: u16) -> impl Iterator<Item = Offset
     })
 }
 
+/// A set of offsets, a bit for each that there can be: with thousands of worktrees the allocator asks for thousands of
+/// offsets before it comes to one that is free.
+#[derive(Debug, Clone)]
+pub struct OffsetSet(Arc<[u64; Self::WORDS]>);
+
+impl OffsetSet {
+    const WORDS: usize = (u16::MAX as usize + 1) / u64::BITS as usize;
+
+    /// Whether `offset` is in the set.
+    pub fn contains(&self, offset: Offset) -> bool {
+        self.0.get(Self::word(offset)).is_some_and(|word| word & Self::bit(offset) != 0)
+    }
+
+    /// Adds an offset.
+    pub fn insert(&mut self, offset: Offset) {
+        if let Some(word) = Arc::make_mut(&mut self.0).get_mut(Self::word(offset)) {
+            *word |= Self::bit(offset);
+        }
+    }
+
+    /// Takes an offset out.
+    pub fn remove(&mut self, offset: Offset) {
+        if let Some(word) = Arc::make_mut(&mut self.0).get_mut(Self::word(offset)) {
+            *word &= !Self::bit(offset);
+        }
+    }
+
+    const fn word(offset: Offset) -> usize {
+        offset.0 as usize / u64::BITS as usize
+    }
+
+    const fn bit(offset: Offset) -> u64 {
+        1 << (offset.0 as u32 % u64::BITS)
+    }
+}
+
+impl Default for OffsetSet {
+    fn default() -> Self {
+        Self(Arc::new([0; Self::WORDS]))
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn a_set_of_offsets_holds_what_was_put_in_and_not_taken_out(
+            changes in prop::collection::vec((any::<u16>(), any::<bool>()), 0..200),
+        ) {
+            let mut set = OffsetSet::default();
+            let mut model = std::collections::BTreeSet::new();
+            for (offset, is_put) in changes {
+                let offset = Offset(offset);
+                if is_put {
+                    set.insert(offset);
+                    model.insert(offset);
+                } else {
+                    set.remove(offset);
+                    model.remove(&offset);
+                }
+            }
+            for offset in (0..=u16::MAX).map(Offset) {
+                prop_assert_eq!(set.contains(offset), model.contains(&offset));
+            }
+        }
+    }
 
     #[test]
     fn coarse_offsets_come_first_and_lowest_first() {
