@@ -1,7 +1,7 @@
 //! What readers see: the state after the last commit, published whole.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::body::Bytes;
 use imbl::OrdMap;
@@ -15,13 +15,14 @@ use crate::domain::reconcile::{Sighting, Unallocated};
 use crate::git::root;
 use crate::wire;
 
-/// The registry as of the last commit, with what was seen of each worktree and the answer for it, ready to be sent.
+/// The registry as of the last commit, with what was seen of each worktree and the answers for those that were asked about.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     /// The allocations.
     pub ledger: Ledger,
     sightings: OrdMap<AllocationId, Arc<Sighting>>,
-    answers: OrdMap<AllocationId, Bytes>,
+    /// Rendered when first asked for: of ten thousand worktrees few are in use.
+    answers: OrdMap<AllocationId, Arc<OnceLock<Bytes>>>,
     unallocated: OrdMap<RepositoryId, Arc<[Unallocated]>>,
 }
 
@@ -31,7 +32,7 @@ impl Snapshot {
         let mut snapshot = Self { ledger, ..Self::default() };
         let all: Vec<_> = snapshot.ledger.allocations().cloned().collect();
         for allocation in &all {
-            snapshot.render(allocation);
+            snapshot.renew_answer(allocation);
         }
         snapshot
     }
@@ -41,7 +42,7 @@ impl Snapshot {
         self.ledger = ledger;
         for record in records {
             match record {
-                Record::Allocation { allocation, .. } => self.render(allocation),
+                Record::Allocation { allocation, .. } => self.renew_answer(allocation),
                 Record::Repository(repository) => {
                     if !repository.watched {
                         self.unallocated.remove(&repository.id);
@@ -49,7 +50,7 @@ impl Snapshot {
                     // Their answers name the repository's common dir.
                     let all: Vec<_> = self.ledger.of_repository(repository.id).cloned().collect();
                     for allocation in &all {
-                        self.render(allocation);
+                        self.renew_answer(allocation);
                     }
                 }
                 // What trust means for allocations comes with the next look, as records of theirs; the rest bears on none.
@@ -76,22 +77,26 @@ impl Snapshot {
         }
     }
 
-    fn render(&mut self, allocation: &Allocation) {
+    /// Has an allocation's answer rendered anew, or lets go of what nobody can ask for any more.
+    fn renew_answer(&mut self, allocation: &Allocation) {
         if allocation.state == State::Released || allocation.state == State::Stale {
             self.answers.remove(&allocation.id);
             self.sightings.remove(&allocation.id);
-            return;
-        }
-        let Some(repository) = self.ledger.repository(allocation.repository) else { return };
-        let wire = wire::allocation(allocation, &repository.common_dir, true);
-        if let Ok(json) = serde_json::to_vec(&wire) {
-            self.answers.insert(allocation.id, json.into());
+        } else {
+            self.answers.insert(allocation.id, Arc::default());
         }
     }
 
     /// The answer for an allocation: JSON of [`wtd_protocol::Allocation`].
     pub fn answer(&self, id: AllocationId) -> Option<&Bytes> {
-        self.answers.get(&id)
+        let answer = self.answers.get(&id)?;
+        if let Some(ready) = answer.get() {
+            return Some(ready);
+        }
+        let allocation = self.ledger.allocation(id)?;
+        let repository = self.ledger.repository(allocation.repository)?;
+        let json = serde_json::to_vec(&wire::allocation(allocation, &repository.common_dir, true)).ok()?;
+        Some(answer.get_or_init(|| json.into()))
     }
 
     /// What was last seen of an allocation's worktree.
