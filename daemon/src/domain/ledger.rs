@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use imbl::ordmap::DiffItem;
 use imbl::{HashMap, OrdMap, OrdSet};
 use wtd_protocol::State;
 
@@ -40,6 +41,15 @@ pub struct Ledger {
     pub trusted: Trusted,
 }
 
+/// A difference between two states of a ledger.
+#[derive(Debug)]
+pub enum LedgerChange<'a> {
+    /// An allocation is new, or other than it was.
+    Put(&'a Arc<Allocation>),
+    /// An allocation is released.
+    Removed(AllocationId),
+}
+
 /// Two allocations claim one thing that only one can have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("allocation {second} claims {what}, which allocation {first} has")]
@@ -61,6 +71,14 @@ impl Ledger {
     /// Every allocation that is not released, oldest first.
     pub fn allocations(&self) -> impl Iterator<Item = &Arc<Allocation>> {
         self.allocations.values()
+    }
+
+    /// What is other than in an earlier state of this ledger. Costs what has changed, not what there is.
+    pub fn changes_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = LedgerChange<'a>> {
+        before.allocations.diff(&self.allocations).map(|change| match change {
+            DiffItem::Add(_, now) | DiffItem::Update { new: (_, now), .. } => LedgerChange::Put(now),
+            DiffItem::Remove(id, _) => LedgerChange::Removed(*id),
+        })
     }
 
     /// The allocations of a repository that are not released, oldest first.

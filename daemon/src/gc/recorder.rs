@@ -3,7 +3,7 @@
 //!
 //! It follows allocations and never holds one up.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use crate::domain::gc::belongings::compose_prefix;
 use crate::domain::gc::made_after::{is_there, names_to_look_for};
 use crate::domain::gc::{EngineId, Look};
 use crate::domain::identity::AllocationId;
+use crate::domain::ledger::{Ledger, LedgerChange};
 use crate::engine::{Connection, Engine, EngineError};
 use crate::registry::writer::now;
 use crate::registry::{Decision, Writer};
@@ -37,6 +38,10 @@ struct Known {
     connection: Option<(Connection, Instant)>,
     /// The names that were looked for there, for each allocation.
     names: HashMap<AllocationId, Vec<String>>,
+    /// The ledger that `wanting` goes by.
+    ledger: Ledger,
+    /// The allocations that live and have names which were not looked for.
+    wanting: BTreeSet<AllocationId>,
 }
 
 /// Looks at the engine whenever an allocation was made or has other names, and every `resync`, for it may have been
@@ -78,12 +83,33 @@ pub async fn run(
 impl Known {
     /// The allocations that live and have names which were not looked for.
     fn wanting(&mut self, writer: &Writer) -> Vec<Arc<Allocation>> {
-        let snapshot = writer.snapshot();
-        self.names.retain(|id, _| snapshot.ledger.allocation(*id).is_some());
-        let is_wanting = |allocation: &&Arc<Allocation>| {
-            self.names.get(&allocation.id).is_none_or(|names| *names != names_to_look_for(allocation))
-        };
-        snapshot.ledger.in_state(State::Active).filter(is_wanting).cloned().collect()
+        let ledger = writer.snapshot().ledger.clone();
+        for change in ledger.changes_since(&self.ledger) {
+            match change {
+                LedgerChange::Put(allocation) => {
+                    let is_complete = self
+                        .names
+                        .get(&allocation.id)
+                        .is_some_and(|names| *names == names_to_look_for(allocation));
+                    if allocation.state == State::Active && !is_complete {
+                        self.wanting.insert(allocation.id);
+                    } else {
+                        self.wanting.remove(&allocation.id);
+                    }
+                }
+                LedgerChange::Removed(id) => {
+                    self.wanting.remove(&id);
+                    self.names.remove(&id);
+                }
+            }
+        }
+        self.ledger = ledger;
+        self.wanting.iter().filter_map(|id| self.ledger.allocation(*id)).cloned().collect()
+    }
+
+    /// Takes these names for all that were looked for.
+    fn begin_anew(&mut self, names: HashMap<AllocationId, Vec<String>>) {
+        *self = Self { connection: self.connection.take(), names, ..Self::default() };
     }
 
     /// One look at the engine, and its record.
@@ -121,7 +147,7 @@ impl Known {
             None => connection.volumes().await.map_err(failed)?,
         };
         if !is_same {
-            self.names = recorded(writer, history, connection.id()).await?;
+            self.begin_anew(recorded(writer, history, connection.id()).await?);
             wanting = self.wanting(writer);
         }
         let looks: Vec<(Arc<Allocation>, Arc<Look>)> = wanting
@@ -151,7 +177,10 @@ impl Known {
             });
             step.await.map_err(|error| error.to_string())?;
         }
-        self.names.extend(looks.iter().map(|(allocation, _)| (allocation.id, names_to_look_for(allocation))));
+        for (allocation, _) in &looks {
+            self.names.insert(allocation.id, names_to_look_for(allocation));
+            self.wanting.remove(&allocation.id);
+        }
         self.connection = Some((connection, said));
         Ok(())
     }

@@ -14,7 +14,8 @@ mod seed;
 
 use std::path::PathBuf;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use futures_util::TryStreamExt as _;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
 use sqlx::{Connection, Row};
 use wtd_protocol::{Change, State};
 
@@ -114,31 +115,51 @@ impl Registry {
     /// Everything that is not released.
     pub async fn load(&mut self) -> Result<Ledger, StoreError> {
         let mut ledger = Ledger::default();
-        for row in sqlx::query("SELECT * FROM trusted_contents").fetch_all(&mut self.connection).await? {
-            let (repository, content) = rows::trusted(&row)?;
+        self.each("SELECT * FROM trusted_contents", |row| {
+            let (repository, content) = rows::trusted(row)?;
             ledger.trusted.insert(repository, content);
-        }
-        for row in sqlx::query("SELECT * FROM repositories").fetch_all(&mut self.connection).await? {
-            ledger.put_repository(rows::repository(&row)?.into());
-        }
-        let ports = sqlx::query("SELECT * FROM ports").fetch_all(&mut self.connection).await?;
-        let ports = rows::ports(&ports)?;
-        let volumes = sqlx::query("SELECT * FROM volumes").fetch_all(&mut self.connection).await?;
-        let volumes = rows::volumes(&volumes)?;
-        let objects = sqlx::query("SELECT * FROM database_objects").fetch_all(&mut self.connection).await?;
-        let objects = rows::objects(&objects)?;
+            Ok(())
+        })
+        .await?;
+        self.each("SELECT * FROM repositories", |row| {
+            ledger.put_repository(rows::repository(row)?.into());
+            Ok(())
+        })
+        .await?;
+        let mut parts = rows::Parts::default();
+        self.each("SELECT * FROM ports", |row| parts.add_port(row)).await?;
+        self.each("SELECT * FROM volumes", |row| parts.add_volume(row)).await?;
+        self.each("SELECT * FROM database_objects", |row| parts.add_object(row)).await?;
         let compose = sqlx::query("SELECT * FROM compose").fetch_all(&mut self.connection).await?;
         let published = sqlx::query("SELECT * FROM compose_ports").fetch_all(&mut self.connection).await?;
         let mut compose = compose::load(&compose, &published)?;
-        let allocations = "SELECT * FROM allocations WHERE state <> 'released' ORDER BY created, id";
-        for row in sqlx::query(allocations).fetch_all(&mut self.connection).await? {
-            let mut allocation = rows::allocation(&row, &ports, &volumes, &objects)?;
+        let mut overlaps = Vec::new();
+        self.each("SELECT * FROM allocations WHERE state <> 'released' ORDER BY created, id", |row| {
+            let mut allocation = rows::allocation(row, &mut parts)?;
             if let Some((shared_volumes, compose)) = compose.remove(&allocation.id) {
                 (allocation.shared_volumes, allocation.compose) = (shared_volumes, compose);
             }
-            ledger.put(allocation.into()).map_err(|overlap| self.corrupt(overlap.to_string()))?;
+            overlaps.extend(ledger.put(allocation.into()).err());
+            Ok(())
+        })
+        .await?;
+        if let Some(overlap) = overlaps.first() {
+            return Err(self.corrupt(overlap.to_string()));
         }
         Ok(ledger)
+    }
+
+    /// Reads one row after the other: together they would take more memory than all that is made of them.
+    async fn each(
+        &mut self,
+        query: &'static str,
+        mut read: impl FnMut(&SqliteRow) -> Result<(), sqlx::Error>,
+    ) -> Result<(), sqlx::Error> {
+        let mut rows = sqlx::query(query).fetch(&mut self.connection);
+        while let Some(row) = rows.try_next().await? {
+            read(&row)?;
+        }
+        Ok(())
     }
 
     /// Writes the records of any number of steps in one transaction, durably. Gives the changes that are worth

@@ -24,12 +24,17 @@ use crate::domain::project::DatabaseMode;
 use crate::domain::trust::ContentHash;
 use crate::wire;
 
-type Ports = HashMap<AllocationId, BTreeMap<Variable, Port>>;
-type Objects = HashMap<AllocationId, Vec<DatabaseObject>>;
+/// What tables of their own have of allocations that are to be read.
+#[derive(Debug, Default)]
+pub(super) struct Parts {
+    ports: HashMap<AllocationId, BTreeMap<Variable, Port>>,
+    volumes: HashMap<AllocationId, Volumes>,
+    objects: HashMap<AllocationId, Vec<DatabaseObject>>,
+}
 
 /// The volumes of one allocation.
 #[derive(Debug, Default)]
-pub(super) struct Volumes {
+struct Volumes {
     current: BTreeMap<String, VolumeName>,
     former: BTreeSet<VolumeName>,
 }
@@ -108,33 +113,26 @@ fn env(row: &SqliteRow) -> Result<BTreeMap<Variable, String>, Error> {
     values.into_iter().map(variable).collect()
 }
 
-pub(super) fn ports(rows: &[SqliteRow]) -> Result<Ports, Error> {
-    let mut ports = Ports::new();
-    for row in rows {
+impl Parts {
+    pub(super) fn add_port(&mut self, row: &SqliteRow) -> Result<(), Error> {
         let variable = Variable::new(row.try_get("variable")?).map_err(|why| foreign("variable", why))?;
         let base = NonZeroU16::new(row.try_get("base")?).ok_or_else(|| foreign("base", "port 0"))?;
         let port = Port { base, port: row.try_get("port")?, shared: row.try_get("shared")? };
-        ports.entry(AllocationId(uuid(row, "allocation")?)).or_default().insert(variable, port);
+        self.ports.entry(AllocationId(uuid(row, "allocation")?)).or_default().insert(variable, port);
+        Ok(())
     }
-    Ok(ports)
-}
 
-pub(super) fn volumes(rows: &[SqliteRow]) -> Result<HashMap<AllocationId, Volumes>, Error> {
-    let mut volumes: HashMap<AllocationId, Volumes> = HashMap::new();
-    for row in rows {
+    pub(super) fn add_volume(&mut self, row: &SqliteRow) -> Result<(), Error> {
         let name = VolumeName::new(row.try_get("name")?).map_err(|why| foreign("name", why))?;
-        let of_allocation = volumes.entry(AllocationId(uuid(row, "allocation")?)).or_default();
+        let of_allocation = self.volumes.entry(AllocationId(uuid(row, "allocation")?)).or_default();
         match row.try_get::<Option<String>, _>("variable")? {
             Some(variable) => drop(of_allocation.current.insert(variable, name)),
             None => drop(of_allocation.former.insert(name)),
         }
+        Ok(())
     }
-    Ok(volumes)
-}
 
-pub(super) fn objects(rows: &[SqliteRow]) -> Result<Objects, Error> {
-    let mut objects = Objects::new();
-    for row in rows {
+    pub(super) fn add_object(&mut self, row: &SqliteRow) -> Result<(), Error> {
         let object = DatabaseObject {
             name: ObjectName {
                 database: name(row, "database")?.ok_or_else(|| foreign("database", "no database"))?,
@@ -144,21 +142,15 @@ pub(super) fn objects(rows: &[SqliteRow]) -> Result<Objects, Error> {
             address: ServerAddress { host: row.try_get("host")?, port: row.try_get("port")? },
             stage: word(row, "stage", Stage::from_word)?,
         };
-        objects.entry(AllocationId(uuid(row, "allocation")?)).or_default().push(object);
+        self.objects.entry(AllocationId(uuid(row, "allocation")?)).or_default().push(object);
+        Ok(())
     }
-    Ok(objects)
 }
 
-pub(super) fn allocation(
-    row: &SqliteRow,
-    ports: &Ports,
-    volumes: &HashMap<AllocationId, Volumes>,
-    objects: &Objects,
-) -> Result<Allocation, Error> {
+/// An allocation, with those of the parts that are its own.
+pub(super) fn allocation(row: &SqliteRow, parts: &mut Parts) -> Result<Allocation, Error> {
     let id = AllocationId(uuid(row, "id")?);
-    let none = Volumes::default();
-    let volumes = volumes.get(&id).unwrap_or(&none);
-    let mut current = volumes.current.clone();
+    let Volumes { mut current, former } = parts.volumes.remove(&id).unwrap_or_default();
     let own = current.remove(wtd_protocol::variable::DB_VOLUME).map(DatabaseVolume::Own);
     let shared = name(row, "shared_volume")?.map(DatabaseVolume::Shared);
     let volume = shared.or(own).ok_or_else(|| foreign("id", "no DB_VOLUME"))?;
@@ -177,18 +169,18 @@ pub(super) fn allocation(
         device: row.try_get::<i64, _>("path_device")?.cast_unsigned(),
         finished: row.try_get("finished")?,
         offset: Offset(row.try_get("offset")?),
-        ports: ports.get(&id).cloned().unwrap_or_default(),
+        ports: parts.ports.remove(&id).unwrap_or_default(),
         project: row.try_get("project")?,
         mode: word(row, "mode", DatabaseMode::from_word)?,
         volume,
         volumes: current.into_iter().map(variable).collect::<Result<_, _>>()?,
-        former_volumes: volumes.former.clone(),
+        former_volumes: former,
         shared_volumes: BTreeSet::new(),
         compose: None,
         database: name(row, "database")?.ok_or_else(|| foreign("database", "no database"))?,
         schema: name(row, "schema")?,
         template: name(row, "template")?,
-        objects: objects.get(&id).cloned().unwrap_or_default(),
+        objects: parts.objects.remove(&id).unwrap_or_default(),
         compose_project: name(row, "compose_project")?,
         env: env(row)?,
         untrusted: row.try_get("untrusted")?,
