@@ -2,13 +2,16 @@
 
 use serde_json::Value;
 
-use crate::harness::{User, on_each_debian};
+use crate::harness::{User, engine, on_each_debian, on_each_debian_with};
 
 /// A repository with two worktrees, at offsets 0 and 10000.
 const SHOP: &str = "git init -q -b main ~/shop
     git -C ~/shop commit -q --allow-empty -m first
     git -C ~/shop worktree add -q ~/search
     wtd-client add ~/shop >&2";
+
+/// The group that may use the engine, on this machine as on the one that is booted.
+const ENGINE_GROUP: u32 = 4_242;
 
 /// What `scripts/install` does, with what was built for these tests.
 const INSTALL: &str = "WTD_DIST=/wtd/dist /wtd/scripts/install";
@@ -339,6 +342,38 @@ fn the_hardened_daemon_reaches_repositories_git_ports_and_its_registry() {
         assert_eq!(confined, "NoNewPrivs:\t1\nSeccomp:\t2");
         let journal = alice.says("journalctl --user --unit=wtd.service --output=cat --priority=warning");
         assert_eq!(journal, "", "nothing was refused");
+    });
+}
+
+#[test]
+fn the_hardened_daemon_reaches_the_engine_that_its_user_may_use() {
+    let Some(engine) = engine::Engine::start() else { return };
+    engine.lend_to_group(ENGINE_GROUP);
+    let socket = format!("--bind={}:/run/docker.sock", engine.socket().display());
+    on_each_debian_with(&[socket], |machine| {
+        machine
+            .root(&format!("groupadd --gid={ENGINE_GROUP} docker; usermod --append --groups=docker alice"))
+            .ok();
+        let alice = machine.log_in("alice");
+        install(&alice);
+        alice.says(SHOP);
+        let checks: Value = serde_json::from_str(&alice.says("wtd-client doctor --json || true")).unwrap();
+        let check = checks.as_array().unwrap().iter().find(|check| check["check"] == "container engine");
+        assert_eq!(check.unwrap()["status"], "ok", "{checks:#}");
+        // Without a person's environment, on the daemon's own: what is left of a worktree keeps its offset, and is dropped.
+        let file: Value =
+            serde_json::from_str(&alice.says("cat ~/shop/.git/worktrees/search/wtd.json")).unwrap();
+        engine.volume("db_data_10000", &[("dev.wtd.allocation", file["id"].as_str().unwrap())]);
+        alice.says("git -C ~/shop worktree remove ~/search");
+        let dropped = alice.says("wtd-client gc -y --json");
+        let rows: Value = serde_json::from_str(&dropped).unwrap();
+        let row = rows.as_array().unwrap().iter().find(|row| row["name"] == "db_data_10000");
+        assert_eq!(
+            (&row.unwrap()["action"], &row.unwrap()["done"]),
+            (&"drop".into(), &true.into()),
+            "{rows:#}"
+        );
+        assert!(!engine.volumes().contains("db_data_10000"));
     });
 }
 

@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -185,6 +186,13 @@ impl Engine {
         let text = String::from_utf8_lossy(&answer.body).into_owned();
         assert!((200..400).contains(&answer.status), "{method} {target}: {} {text}", answer.status);
         answer
+    }
+
+    /// Lets a group use it, as packages do with the group `docker`.
+    #[track_caller]
+    pub(crate) fn lend_to_group(&self, group: u32) {
+        std::os::unix::fs::chown(&self.socket, None, Some(group)).unwrap();
+        fs::set_permissions(&self.socket, PermissionsExt::from_mode(0o660)).unwrap();
     }
 
     /// Makes a volume.
