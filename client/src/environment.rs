@@ -11,6 +11,7 @@ use wtd_protocol::variable::{WTD_WORKTREE, may_be_set};
 use crate::daemon::Daemon;
 use crate::error::{Error, Unreachable};
 use crate::fallback::{self, Found};
+use crate::output;
 
 /// The variables of one worktree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub(crate) struct Environment {
     pub(crate) variables: BTreeMap<String, OsString>,
     /// Whether the worktree's configuration has more that nobody has trusted yet.
     pub(crate) untrusted: bool,
+    /// What is wrong in the worktree's configuration, one line each.
+    pub(crate) mistakes: Vec<String>,
 }
 
 impl Environment {
@@ -46,7 +49,8 @@ impl Environment {
     pub(crate) fn of_allocation(allocation: &Allocation) -> Result<Self, Error> {
         let worktree = allocation.path().map_err(untrusted)?;
         let environment = Self::checked(worktree, allocation.variables.clone())?;
-        Ok(Self { untrusted: allocation.untrusted, ..environment })
+        let mistakes = allocation.mistakes().map(str::to_owned).collect();
+        Ok(Self { untrusted: allocation.untrusted, mistakes, ..environment })
     }
 
     /// The variables that the allocation file has, since the daemon is `unreachable`.
@@ -79,7 +83,12 @@ impl Environment {
         if let Some(value) = variables.get_mut(WTD_WORKTREE) {
             worktree.as_os_str().clone_into(value);
         }
-        Ok(Self { worktree, variables, untrusted: false })
+        Ok(Self { worktree, variables, untrusted: false, mistakes: Vec::new() })
+    }
+
+    /// Says on standard error what is wrong in the worktree's configuration.
+    pub(crate) fn tell_mistakes(&self, verb: &str) {
+        output::mistakes(verb, &self.mistakes);
     }
 
     /// The value of `name`.

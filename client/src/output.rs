@@ -81,6 +81,17 @@ pub(crate) fn note(verb: &str, note: &str) {
     drop(io::stderr().write_all(text.as_bytes()));
 }
 
+/// Writes what is wrong in a `wtd.toml` as one line on standard error: the first mistake, which often is the cause of
+/// the others, and how many there are.
+pub(crate) fn mistakes(verb: &str, mistakes: &[String]) {
+    let Some((first, others)) = mistakes.split_first() else { return };
+    let text = match others.len() {
+        0 => format!("{first}; the built-in values stand until it is mended"),
+        others => format!("{first}, and {others} more; the built-in values stand until they are mended"),
+    };
+    note(verb, &text);
+}
+
 /// Writes what clap has to say: help and version on standard output, usage errors on standard error.
 pub(crate) fn usage(error: &clap::Error) -> Result<(), Error> {
     if !error.use_stderr() {

@@ -83,8 +83,12 @@ mod tests {
     fn result(set: &[(&str, &str)]) -> Result<(), String> {
         let variables = [("PORT_OFFSET", "10000"), ("WTD_WORKTREE", "/w")]
             .map(|(name, value)| (name.to_owned(), OsString::from(value)));
-        let environment =
-            Environment { worktree: "/w".into(), variables: BTreeMap::from(variables), untrusted: false };
+        let environment = Environment {
+            worktree: "/w".into(),
+            variables: BTreeMap::from(variables),
+            untrusted: false,
+            mistakes: Vec::new(),
+        };
         compare(&environment, &[], |name| set.iter().find(|(n, _)| *n == name).map(|(_, value)| value.into()))
             .map_err(|error| error.to_string())
     }

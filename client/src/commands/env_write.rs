@@ -20,6 +20,7 @@ use crate::output;
 /// be written is missed later, and elsewhere.
 pub(crate) fn run(daemon: &Daemon, args: &EnvArgs, file: &Path) -> Result<(), Error> {
     let environment = Environment::of(daemon, args.path.as_deref(), &mut || {})?;
+    environment.tell_mistakes("env");
     let root = &environment.worktree;
     let below = below(root, &absolute(Some(file))?)?;
     let variables = chosen(&environment, &args.keys)?;
