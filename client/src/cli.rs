@@ -34,7 +34,8 @@ pub(crate) struct DaemonArgs {
     /// Do not start a daemon when none answers (also: WTD_NO_START=1)
     #[arg(long, global = true, help_heading = "Daemon")]
     pub(crate) no_start: bool,
-    /// Longest time to spend on starting and asking the daemon, such as 2s or 500ms [default: 2s]
+    /// Longest time to wait for the daemon, such as 2s or 500ms [default: 2s, and for gc and others that give it work up
+    /// to 30s once it has answered]
     #[arg(long, global = true, value_name = "TIME", value_parser = duration, help_heading = "Daemon")]
     pub(crate) timeout: Option<Duration>,
 }

@@ -1,6 +1,7 @@
 //! Typed calls of the daemon's API. Finds the daemon, starts one when none answers, and asks again when a
 //! daemon that was about to end took the request.
 
+use std::cell::OnceCell;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -23,14 +24,14 @@ use crate::error::{Error, Unreachable};
 use crate::start;
 use crate::transport::{Exchange, ExchangeError, Request};
 
-/// How long asking takes at most, unless `--timeout` says otherwise.
+/// How long starting and asking the daemon takes at most, unless `--timeout` says otherwise.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
-/// The same for what has the daemon ask the container engine.
-pub(crate) const ENGINE_PATIENCE: Duration = Duration::from_secs(10);
-/// As [`PATIENCE`], for a reload: the daemon gives reading its configuration half of it.
-pub(crate) const RELOAD_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a daemon that answers is waited for, where it asks the container engine or a database server.
+pub(crate) const ENGINE_WORK: Duration = Duration::from_secs(10);
+/// The same for a reload: the daemon gives reading its configuration half of it.
+pub(crate) const RELOAD_WORK: Duration = Duration::from_secs(10);
 /// The same for gc, for which the daemon looks at every repository and at all that the engine has.
-pub(crate) const GC_PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const GC_WORK: Duration = Duration::from_secs(30);
 
 /// How often a request is sent again when the connection was closed without an answer.
 const CLOSED_RETRIES: u32 = 3;
@@ -46,6 +47,10 @@ pub(crate) struct Daemon {
     may_start: bool,
     patience: Duration,
     deadline: Deadline,
+    /// How long a daemon that answers is waited for; none: no longer than any other.
+    work: Option<Duration>,
+    /// The end of that wait, once the daemon has answered.
+    works_until: OnceCell<Deadline>,
 }
 
 /// Where the socket may be.
@@ -81,17 +86,28 @@ impl Daemon {
             may_start: !args.no_start && !forbidden,
             patience,
             deadline: Deadline::after(patience),
+            work: None,
+            works_until: OnceCell::new(),
         }
+    }
+
+    /// As [`Daemon::new`], for what may take the daemon as long as `work`. Whether it answers at all shows within
+    /// the usual time all the same. `--timeout` is for both together.
+    pub(crate) fn working(args: &DaemonArgs, work: Duration) -> Self {
+        let work = args.timeout.is_none().then_some(work);
+        Self { work, ..Self::new(args, PATIENCE) }
     }
 
     /// The same daemon with the whole time before it again: after a person's answer, or when a stream ended.
     pub(crate) fn again(&self) -> Self {
-        let Self { places, may_start, patience, .. } = self;
+        let Self { places, may_start, patience, work, .. } = self;
         Self {
             places: places.clone(),
             may_start: *may_start,
             patience: *patience,
             deadline: Deadline::after(*patience),
+            work: *work,
+            works_until: OnceCell::new(),
         }
     }
 
@@ -242,10 +258,11 @@ impl Daemon {
 
     /// Sends a request and reads the answer's head.
     fn answer(&self, request: &Request, meanwhile: &mut dyn FnMut()) -> Result<Answer, Error> {
+        self.see_that_it_answers(request)?;
         let mut attempts = 0;
         loop {
             let socket = self.connect().map_err(Error::Unreachable)?;
-            let answer = Exchange::send(socket, request, self.deadline).and_then(|mut exchange| {
+            let answer = Exchange::send(socket, request, self.until()).and_then(|mut exchange| {
                 meanwhile();
                 let status = exchange.status()?;
                 Ok(Answer { status, exchange })
@@ -261,9 +278,25 @@ impl Daemon {
         }
     }
 
+    /// Asks how the daemon fares before anything that may take long is asked of it: one that doesn't answer is given up
+    /// as soon as ever, and one that does has the time that its work takes.
+    fn see_that_it_answers(&self, request: &Request) -> Result<(), Error> {
+        let Some(work) = self.work else { return Ok(()) };
+        if self.works_until.get().is_none() && request.target != routes::HEALTH {
+            self.answer(&Request::get(routes::HEALTH), &mut || {})?;
+            self.works_until.get_or_init(|| Deadline::after(work));
+        }
+        Ok(())
+    }
+
+    /// When waiting ends.
+    fn until(&self) -> Deadline {
+        self.works_until.get().copied().unwrap_or(self.deadline)
+    }
+
     /// Connects to the first socket on which a daemon answers; starts one when there is none.
     fn connect(&self) -> Result<OwnedFd, Unreachable> {
-        let failures = match self.places.connect(self.deadline) {
+        let failures = match self.places.connect(self.until()) {
             Ok(socket) => return Ok(socket),
             Err(failures) => failures,
         };
@@ -271,13 +304,13 @@ impl Daemon {
         if !vacant || !self.may_start {
             return Err(unreachable(&failures, self.may_start));
         }
-        start::start(&self.places, self.deadline)
+        start::start(&self.places, self.until())
     }
 
     /// Lets some time pass before the next of several attempts.
     fn pause(&self, attempts: u32) -> Result<(), Error> {
         let pause = FIRST_PAUSE * 2_u32.saturating_pow(attempts);
-        self.deadline.pause(pause).map_err(|errno| self.unanswered(&ExchangeError::Connection(errno)))
+        self.until().pause(pause).map_err(|errno| self.unanswered(&ExchangeError::Connection(errno)))
     }
 
     /// The error for a daemon that was reached and gave no answer.

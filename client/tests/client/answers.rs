@@ -153,12 +153,12 @@ fn what_may_have_been_carried_out_is_not_asked_again() {
     let sandbox = Sandbox::new();
     let server = Server::at(sandbox.path("s"), |request, stream| {
         use std::io::Write;
-        if request.line.starts_with("PUT") {
+        if !request.line.starts_with("POST") {
             stream.write_all(&answer(200, &allocation(Path::new("/w"), &[]))).unwrap();
         }
     });
     server.run(&sandbox, &["reassign"]).failed(4, "closed");
-    let requests = server.requests();
+    let requests = server.requests_for_work();
     let lines: Vec<&str> = requests.iter().map(|request| request.line.as_str()).collect();
     assert_eq!(lines, ["PUT /v1/worktrees", "POST /v1/worktrees/reassign"]);
 }

@@ -75,7 +75,7 @@ fn add_and_reassign_say_what_was_done() {
     let server = Server::saying(&sandbox, answer(200, &allocation(Path::new("/w"), &[])));
     let text = server.run(&sandbox, &["reassign", "--force"]).done().to_owned();
     assert!(text.starts_with("/w now has offset 10000"), "{text}");
-    let [before, request] = server.requests().try_into().unwrap();
+    let [before, request] = server.requests_for_work().try_into().unwrap();
     assert_eq!(before.line, "PUT /v1/worktrees");
     assert_eq!(
         (request.line.as_str(), &request.json()["force"]),
