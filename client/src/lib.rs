@@ -52,7 +52,7 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            return match output::usage(&error) {
+            return match output::usage(cli::verb(std::env::args_os()).as_deref(), &error) {
                 Ok(()) => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)),
                 Err(error) => failed("help", &error),
             };

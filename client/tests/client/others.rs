@@ -168,5 +168,5 @@ fn completions_and_pages_are_printed() {
     assert!(script.contains("--no-start") && script.contains("reassign"), "{script}");
     assert!(run(&mut sandbox.client(&["man"])).done().contains(".TH wtd-client 1"));
     assert!(run(&mut sandbox.client(&["man", "env"])).done().contains(".TH wtd-client-env 1"));
-    run(&mut sandbox.client(&["man", "nonsense"])).failed(1, "nonsense");
+    run(&mut sandbox.client(&["man", "nonsense"])).failed(2, "nonsense");
 }
