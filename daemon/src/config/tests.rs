@@ -143,6 +143,22 @@ fn every_key_is_a_variable_and_a_flag_too() {
 }
 
 #[test]
+fn a_flag_that_is_on_or_off_takes_its_value_as_every_other() {
+    for (flags, expected) in [
+        (&["--probe"][..], true),
+        (&["--probe=false"], false),
+        (&["--probe", "false"], false),
+        (&["--probe", "true"], true),
+        (&["--probe", "off", "--step", "10"], false),
+        (&["--probe", "--step", "10"], true),
+    ] {
+        assert_eq!(load(flags, &[], "").unwrap().probe, expected, "{flags:?}");
+    }
+    assert!(load(&["--avoid-ephemeral", "true"], &[], "").unwrap().avoid_ephemeral);
+    assert!(Cli::try_parse_from(["wtd", "--probe", "perhaps"]).is_err());
+}
+
+#[test]
 fn a_bad_file_is_refused_in_one_line_that_says_where() {
     for (file, expected) in [
         ("step = 5\nstep = 6", "2: "),
