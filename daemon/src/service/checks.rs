@@ -1,8 +1,8 @@
 //! The checks behind `doctor` that only the daemon can make.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
-use wtd_protocol::{Check, CheckStatus, State};
+use wtd_protocol::{Allocation, Check, CheckStatus, PassedOver, State, Worktree};
 
 use super::Service;
 use crate::listeners;
@@ -132,24 +132,11 @@ impl Service {
                     "stop that process, or run `wtd-client reassign` in the worktree",
                 ));
             }
-            for passed in &allocation.passed_over {
-                checks.push(ok(
-                    "ports",
-                    format!(
-                        "{} has offset {}: offset {} was passed over, {}={}: {}",
-                        allocation.path,
-                        allocation.offset,
-                        passed.offset,
-                        passed.variable,
-                        passed.port,
-                        passed.reason
-                    ),
-                ));
-            }
         }
         if checks.is_empty() {
             checks.push(ok("ports", "no port of a worktree is taken by others".to_owned()));
         }
+        checks.extend(passed_over(&worktrees));
         checks
     }
 
@@ -268,6 +255,29 @@ impl Service {
         })
         .collect()
     }
+}
+
+/// Offsets that were not given: one line for each thing that stood in the way first, however many worktrees and further
+/// offsets it was so for.
+fn passed_over(worktrees: &[Worktree]) -> Vec<Check> {
+    let mut all: BTreeMap<_, (String, usize)> = BTreeMap::new();
+    for allocation in worktrees.iter().map(|worktree| &worktree.allocation) {
+        let Some(first) = allocation.passed_over.first() else { continue };
+        let PassedOver { offset, variable, port, reason } = first;
+        let (_, count) = all.entry((port, variable, reason)).or_insert_with(|| {
+            let Allocation { path, offset: given, .. } = allocation;
+            let told = format!(
+                "{path} has offset {given}: offset {offset} was passed over, {variable}={port}: {reason}"
+            );
+            (told, 0)
+        });
+        *count += allocation.passed_over.len();
+    }
+    let line = |(told, count): (String, usize)| match count {
+        0 | 1 => ok("ports", told),
+        more => ok("ports", format!("{told}; `wtd-client list` shows {} more", more - 1)),
+    };
+    all.into_values().map(line).collect()
 }
 
 fn ok(check: &str, detail: String) -> Check {
