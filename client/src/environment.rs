@@ -22,6 +22,8 @@ pub(crate) struct Environment {
     pub(crate) variables: BTreeMap<String, OsString>,
     /// Whether the worktree's configuration has more that nobody has trusted yet.
     pub(crate) untrusted: bool,
+    /// The project's name; none where only the allocation file answers.
+    pub(crate) project: Option<String>,
     /// What is wrong in the worktree's configuration, one line each.
     pub(crate) mistakes: Vec<String>,
 }
@@ -50,7 +52,8 @@ impl Environment {
         let worktree = allocation.path().map_err(untrusted)?;
         let environment = Self::checked(worktree, allocation.variables.clone())?;
         let mistakes = allocation.mistakes().map(str::to_owned).collect();
-        Ok(Self { untrusted: allocation.untrusted, mistakes, ..environment })
+        let project = Some(allocation.project.clone());
+        Ok(Self { untrusted: allocation.untrusted, project, mistakes, ..environment })
     }
 
     /// The variables that the allocation file has, since the daemon is `unreachable`.
@@ -83,7 +86,7 @@ impl Environment {
         if let Some(value) = variables.get_mut(WTD_WORKTREE) {
             worktree.as_os_str().clone_into(value);
         }
-        Ok(Self { worktree, variables, untrusted: false, mistakes: Vec::new() })
+        Ok(Self { worktree, variables, untrusted: false, project: None, mistakes: Vec::new() })
     }
 
     /// Says on standard error what is wrong in the worktree's configuration.

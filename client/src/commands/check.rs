@@ -87,6 +87,7 @@ mod tests {
             worktree: "/w".into(),
             variables: BTreeMap::from(variables),
             untrusted: false,
+            project: None,
             mistakes: Vec::new(),
         };
         compare(&environment, &[], |name| set.iter().find(|(n, _)| *n == name).map(|(_, value)| value.into()))
