@@ -318,8 +318,8 @@ impl Daemon {
         let place = self.places.sockets.first().map(|path| path.display().to_string()).unwrap_or_default();
         let remedy = match error {
             ExchangeError::TimedOut => "look at `wtd-client status`, or allow more with --timeout",
-            ExchangeError::Malformed(_) => "look what serves this socket, or name another with --socket",
-            _ => "try again, and look into the daemon's log if it stays so",
+            ExchangeError::Malformed(_) => "check what serves this socket, or name another with --socket",
+            _ => "try again, and see the daemon's log if that does not help",
         };
         Error::Unreachable(Unreachable::new(format!("the daemon on {place} gave no answer: {error}"), remedy))
     }
@@ -358,7 +358,7 @@ fn unreachable(failures: &[(PathBuf, ConnectError)], may_start: bool) -> Unreach
             "remove it, or name another with --socket"
         }
         ConnectError::TooLong(_) => "name a shorter one with --socket or WTD_SOCKET",
-        ConnectError::OtherUser(_) => "look who made it, or name another with --socket",
+        ConnectError::OtherUser(_) => "check who made it, or name another with --socket",
         ConnectError::TimedOut => "look at the daemon's log, or allow more with --timeout",
         ConnectError::Other(_) => "look at it, or name another with --socket",
     };
@@ -368,7 +368,7 @@ fn unreachable(failures: &[(PathBuf, ConnectError)], may_start: bool) -> Unreach
 /// A request with a JSON body.
 fn with_body(method: &'static str, target: &str, body: &impl Serialize) -> Result<Request, Error> {
     let body = serde_json::to_vec(body)
-        .map_err(|error| Error::failed(format!("the request is no JSON: {error}"), "report this defect"))?;
+        .map_err(|error| Error::failed(format!("the request is not JSON: {error}"), "report this defect"))?;
     Ok(Request { method, target: target.to_owned(), last_event: None, body })
 }
 
@@ -403,7 +403,7 @@ fn problem(status: u16, body: &[u8]) -> Error {
         Ok(problem) => Error::Problem(problem),
         Err(_) => Error::Unreachable(Unreachable::new(
             format!("what answers is not wtd: status {status} without a problem"),
-            "look what serves this socket, or name another with --socket",
+            "check what serves this socket, or name another with --socket",
         )),
     }
 }

@@ -75,7 +75,7 @@ impl Environment {
     /// environment can hold, are refused as a whole: whoever sends one of them is not to be believed the rest.
     fn checked(worktree: PathBuf, variables: BTreeMap<String, String>) -> Result<Self, Error> {
         if let Some(name) = variables.keys().find(|name| !may_be_set(name)) {
-            return Err(untrusted(format_args!("{name} is no variable that wtd sets")));
+            return Err(untrusted(format_args!("{name} is not a variable that wtd sets")));
         }
         if let Some((name, _)) = variables.iter().find(|(_, value)| value.contains('\0')) {
             return Err(untrusted(format_args!("{name} has a NUL byte")));
@@ -119,7 +119,7 @@ pub(crate) fn absolute(path: Option<&Path>) -> Result<PathBuf, Error> {
 fn untrusted(why: impl std::fmt::Display) -> Error {
     Error::failed(
         format!("the answer is not one that wtd gives: {why}"),
-        "look what serves the socket, with `wtd-client doctor`",
+        "see with `wtd-client doctor` what serves the socket",
     )
 }
 

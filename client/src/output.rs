@@ -38,7 +38,7 @@ pub(crate) fn line(line: &str) -> Result<bool, Error> {
 /// Writes a value as indented JSON.
 pub(crate) fn json(value: &impl serde::Serialize) -> Result<(), Error> {
     let mut text = serde_json::to_string_pretty(value)
-        .map_err(|error| Error::failed(format!("the answer is no JSON: {error}"), "report this defect"))?;
+        .map_err(|error| Error::failed(format!("the answer is not JSON: {error}"), "report this defect"))?;
     text.push('\n');
     bytes(text.as_bytes())
 }

@@ -67,7 +67,7 @@ fn outside(worktree: Option<OsString>) -> Result<(), Error> {
         None => Ok(()),
         Some(worktree) => Err(Error::failed(
             format!(
-                "the shell's variables are those of {}, and this is no worktree",
+                "the shell's variables are those of {}, and this is not a worktree",
                 Path::new(&worktree).display()
             ),
             "open a new shell, or go back there",

@@ -15,6 +15,7 @@ use crate::environment::{Environment, absolute};
 use crate::error::Error;
 use crate::git::{self, Standing};
 use crate::output;
+use crate::shell::quoted;
 
 /// Keeps the variables in `file`. Outside of a worktree that is an error, unlike printing nothing: a file that was to
 /// be written is missed later, and elsewhere.
@@ -94,7 +95,7 @@ fn exclude(root: &Path, file: &Path) -> Result<(), Error> {
         Standing::Tracked => {
             return Err(Error::failed(
                 format!("{shown} is tracked by git, which ignores no such file"),
-                format!("run `git rm --cached {}` first", file.display()),
+                format!("run `git rm --cached {}` first", quoted(&root.join(file))),
             ));
         }
         Standing::Untracked => {}
@@ -132,7 +133,8 @@ pub(super) fn suggest(verb: &str, root: &Path, file: &Path, offer: &str) {
         Some(Standing::Tracked) => output::note(
             verb,
             &format!(
-                "{shown} is tracked by git, and differs in every worktree; `git rm --cached {shown}`, and ignore it"
+                "{shown} is tracked by git, and differs in every worktree; run `git rm --cached {}`, and ignore it",
+                quoted(&root.join(file))
             ),
         ),
         Some(Standing::Ignored) | None => {}

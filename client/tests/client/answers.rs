@@ -87,7 +87,7 @@ fn a_variable_that_wtd_does_not_set_spoils_the_whole_answer() {
 fn outside_of_a_worktree_env_prints_nothing() {
     let sandbox = Sandbox::new();
     let server =
-        Server::saying(&sandbox, problem(404, "not-in-a-worktree", "/x is in no worktree", "go there"));
+        Server::saying(&sandbox, problem(404, "not-in-a-worktree", "/x is not in a worktree", "go there"));
     assert_eq!(server.run(&sandbox, &["env"]).done(), "");
     assert_eq!(server.run(&sandbox, &["env", "--format=json", "PORT_OFFSET"]).done(), "");
     for verb in [&["env", "--strict"][..], &["get", "PORT_OFFSET"], &["exec", "true"]] {

@@ -51,9 +51,9 @@ fn what_is_no_socket_is_named() {
     std::os::unix::fs::symlink("nowhere", sandbox.path("dangling")).unwrap();
     let long = "x".repeat(120);
     for (name, words) in [
-        ("file", "a file and no socket"),
-        ("dir", "a directory and no socket"),
-        ("fifo", "a FIFO and no socket"),
+        ("file", "a file, not a socket"),
+        ("dir", "a directory, not a socket"),
+        ("fifo", "a FIFO, not a socket"),
         ("dangling", "a symbolic link to nothing"),
         ("missing", "no daemon answers"),
         ("file/below", "Not a directory"),

@@ -240,7 +240,7 @@ impl Parser<'_> {
             if !is_compose_key(name) {
                 let name = excerpt(name);
                 let reason =
-                    format!("{name:?} is no volume of a Compose file: use letters, digits, _ . and -");
+                    format!("{name:?} is not a volume of a Compose file: use letters, digits, _ . and -");
                 self.complain("shared", span, reason);
             } else if self.project.shared_volumes.len() >= MAX_ENTRIES
                 && !self.project.shared_volumes.contains(name)
@@ -257,7 +257,7 @@ impl Parser<'_> {
     fn know(&mut self, table: &DeTable<'_>, prefix: &str, known: &[&str]) {
         for (name, _) in table {
             if !known.contains(&name.get_ref().as_ref()) {
-                let reason = format!("there is no such key; there are {}", known.join(", "));
+                let reason = format!("there is no such key; the keys are {}", known.join(", "));
                 self.complain(&format!("{prefix}{}", shown(name)), name.span(), reason);
             }
         }

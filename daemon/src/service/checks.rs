@@ -6,6 +6,7 @@ use wtd_protocol::{Allocation, Check, CheckStatus, PassedOver, State, Worktree};
 
 use super::Service;
 use crate::listeners;
+use crate::text::{count, shell_word};
 
 impl Service {
     /// Every check, with a remedy where one is needed.
@@ -48,8 +49,8 @@ impl Service {
             }
         }
         if there > 0 {
-            checks
-                .push(ok("databases", format!("{there} worktrees have theirs on a server that they share")));
+            let detail = count(there, "worktree has its own", "worktrees have theirs");
+            checks.push(ok("databases", format!("{detail} on a server that they share")));
         }
         self.0.databases.doubt();
         checks
@@ -72,7 +73,7 @@ impl Service {
             Ok((config, difference)) => (config.file, difference),
             Err(why) => {
                 let remedy =
-                    "correct it, then `wtd-client reload`; until then the configuration of before stays";
+                    "correct it, then `wtd-client reload`; the previous one stays in force until then";
                 return fail("configuration", why.to_string(), remedy);
             }
         };
@@ -99,7 +100,7 @@ impl Service {
             }
             (polled, limit) => warn(
                 "inotify",
-                format!("{polled} repositories are polled, which is slower"),
+                format!("{} polled, which is slower", count(polled, "repository is", "repositories are")),
                 &limit.map_or_else(|| "see the daemon's log".to_owned(), |limit| limit.to_string()),
             ),
         }
@@ -183,12 +184,14 @@ impl Service {
             return fail(
                 "offsets",
                 format!(
-                    "worktrees of {in_want} repositories have none: {total} allocations, {stale} of them stale"
+                    "worktrees of {} have none: {}, {stale} of them stale",
+                    count(in_want, "repository", "repositories"),
+                    count(total, "allocation", "allocations")
                 ),
                 "`wtd-client gc` frees the stale ones",
             );
         }
-        let detail = format!("{total} allocations, {stale} of them stale");
+        let detail = format!("{}, {stale} of them stale", count(total, "allocation", "allocations"));
         if stale > 0 {
             warn("offsets", detail, "`wtd-client gc` frees the stale ones")
         } else {
@@ -232,11 +235,11 @@ impl Service {
         let untrusted = snapshot.ledger.allocations().filter(|known| known.is_live() && known.untrusted);
         untrusted
             .map(|allocation| {
-                let path = allocation.path.display();
+                let (path, word) = (allocation.path.display(), shell_word(&allocation.path));
                 warn(
                     "trust",
                     format!("{path}: wtd.toml has templates or files that are not applied"),
-                    &format!("`wtd-client trust --path {path}` shows them, and asks"),
+                    &format!("`wtd-client trust --path {word}` shows them, and asks"),
                 )
             })
             .collect()

@@ -177,7 +177,7 @@ fn what_is_not_the_worktrees_own_file_is_refused() {
         ("bare.git/hooks/post-checkout", "bare.git is a git dir"),
         ("bare.git/new/file", "bare.git is a git dir"),
         ("wtd.toml", "configuration"),
-        ("utf16", "no text"),
+        ("utf16", "not the text"),
         ("begun", "line 2 does not end"),
         ("ended", "line 2 ends a block"),
         ("twice", "line 3 marks a second block"),
