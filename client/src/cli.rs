@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum, ValueHint};
 
 use wtd_protocol::gc::Age;
 
@@ -34,7 +34,8 @@ pub(crate) struct DaemonArgs {
     /// Do not start a daemon when none answers (also: WTD_NO_START=1)
     #[arg(long, global = true, help_heading = "Daemon")]
     pub(crate) no_start: bool,
-    /// Longest time to spend on starting and asking the daemon, such as 2s or 500ms [default: 2s]
+    /// Longest time to wait for the daemon, such as 2s or 500ms [default: 2s, and for gc and others that give it work up
+    /// to 30s once it has answered]
     #[arg(long, global = true, value_name = "TIME", value_parser = duration, help_heading = "Daemon")]
     pub(crate) timeout: Option<Duration>,
 }
@@ -114,6 +115,23 @@ impl Command {
             Self::Man(_) => "man",
         }
     }
+}
+
+/// The verb on a command line that clap refuses; none if there is none of that name.
+pub(crate) fn verb(arguments: impl Iterator<Item = OsString>) -> Option<String> {
+    let mut arguments = arguments.skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.to_str()? {
+            "--socket" | "--timeout" => drop(arguments.next()),
+            option if option.starts_with('-') => {}
+            verb => return is_verb(verb).then(|| verb.to_owned()),
+        }
+    }
+    None
+}
+
+fn is_verb(name: &str) -> bool {
+    Cli::command().find_subcommand(name).is_some()
 }
 
 // The structs below have no doc comments: clap would show those instead of the verb's.
@@ -367,6 +385,7 @@ pub(crate) struct CompletionsArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ManArgs {
     /// The page of this command, such as `env` [default: the page of wtd-client]
+    #[arg(value_parser = verb_name)]
     pub(crate) command: Option<String>,
 }
 
@@ -387,6 +406,11 @@ fn named<const N: usize>(names: [&'static str; N]) -> PossibleValuesParser {
     PossibleValuesParser::new(names.into_iter().map(PossibleValue::new).chain(refused))
 }
 
+/// Reads the name of a verb.
+fn verb_name(text: &str) -> Result<String, &'static str> {
+    if is_verb(text) { Ok(text.to_owned()) } else { Err("there is no such command") }
+}
+
 /// Reads a time such as `2s`, `500ms`, `1.5s` or plain seconds.
 fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = match text.strip_suffix("ms") {
@@ -405,7 +429,6 @@ fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_well_formed() {

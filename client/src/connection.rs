@@ -24,7 +24,7 @@ pub(crate) enum ConnectError {
     #[error("no daemon answers there")]
     Refused,
     /// There is something else.
-    #[error("it is {0} and no socket")]
+    #[error("it is {0}, not a socket")]
     NotASocket(&'static str),
     /// A symbolic link to nothing.
     #[error("it is a symbolic link to nothing")]

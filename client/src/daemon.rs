@@ -1,6 +1,7 @@
 //! Typed calls of the daemon's API. Finds the daemon, starts one when none answers, and asks again when a
 //! daemon that was about to end took the request.
 
+use std::cell::OnceCell;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -23,14 +24,14 @@ use crate::error::{Error, Unreachable};
 use crate::start;
 use crate::transport::{Exchange, ExchangeError, Request};
 
-/// How long asking takes at most, unless `--timeout` says otherwise.
+/// How long starting and asking the daemon takes at most, unless `--timeout` says otherwise.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
-/// The same for what has the daemon ask the container engine.
-pub(crate) const ENGINE_PATIENCE: Duration = Duration::from_secs(10);
-/// As [`PATIENCE`], for a reload: the daemon gives reading its configuration half of it.
-pub(crate) const RELOAD_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a daemon that answers is waited for, where it asks the container engine or a database server.
+pub(crate) const ENGINE_WORK: Duration = Duration::from_secs(10);
+/// The same for a reload: the daemon gives reading its configuration half of it.
+pub(crate) const RELOAD_WORK: Duration = Duration::from_secs(10);
 /// The same for gc, for which the daemon looks at every repository and at all that the engine has.
-pub(crate) const GC_PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const GC_WORK: Duration = Duration::from_secs(30);
 
 /// How often a request is sent again when the connection was closed without an answer.
 const CLOSED_RETRIES: u32 = 3;
@@ -46,6 +47,10 @@ pub(crate) struct Daemon {
     may_start: bool,
     patience: Duration,
     deadline: Deadline,
+    /// How long a daemon that answers is waited for; none: no longer than any other.
+    work: Option<Duration>,
+    /// The end of that wait, once the daemon has answered.
+    works_until: OnceCell<Deadline>,
 }
 
 /// Where the socket may be.
@@ -81,17 +86,28 @@ impl Daemon {
             may_start: !args.no_start && !forbidden,
             patience,
             deadline: Deadline::after(patience),
+            work: None,
+            works_until: OnceCell::new(),
         }
+    }
+
+    /// As [`Daemon::new`], for what may take the daemon as long as `work`. Whether it answers at all shows within
+    /// the usual time all the same. `--timeout` is for both together.
+    pub(crate) fn working(args: &DaemonArgs, work: Duration) -> Self {
+        let work = args.timeout.is_none().then_some(work);
+        Self { work, ..Self::new(args, PATIENCE) }
     }
 
     /// The same daemon with the whole time before it again: after a person's answer, or when a stream ended.
     pub(crate) fn again(&self) -> Self {
-        let Self { places, may_start, patience, .. } = self;
+        let Self { places, may_start, patience, work, .. } = self;
         Self {
             places: places.clone(),
             may_start: *may_start,
             patience: *patience,
             deadline: Deadline::after(*patience),
+            work: *work,
+            works_until: OnceCell::new(),
         }
     }
 
@@ -242,10 +258,11 @@ impl Daemon {
 
     /// Sends a request and reads the answer's head.
     fn answer(&self, request: &Request, meanwhile: &mut dyn FnMut()) -> Result<Answer, Error> {
+        self.see_that_it_answers(request)?;
         let mut attempts = 0;
         loop {
             let socket = self.connect().map_err(Error::Unreachable)?;
-            let answer = Exchange::send(socket, request, self.deadline).and_then(|mut exchange| {
+            let answer = Exchange::send(socket, request, self.until()).and_then(|mut exchange| {
                 meanwhile();
                 let status = exchange.status()?;
                 Ok(Answer { status, exchange })
@@ -261,9 +278,25 @@ impl Daemon {
         }
     }
 
+    /// Asks how the daemon fares before anything that may take long is asked of it: one that doesn't answer is given up
+    /// as soon as ever, and one that does has the time that its work takes.
+    fn see_that_it_answers(&self, request: &Request) -> Result<(), Error> {
+        let Some(work) = self.work else { return Ok(()) };
+        if self.works_until.get().is_none() && request.target != routes::HEALTH {
+            self.answer(&Request::get(routes::HEALTH), &mut || {})?;
+            self.works_until.get_or_init(|| Deadline::after(work));
+        }
+        Ok(())
+    }
+
+    /// When waiting ends.
+    fn until(&self) -> Deadline {
+        self.works_until.get().copied().unwrap_or(self.deadline)
+    }
+
     /// Connects to the first socket on which a daemon answers; starts one when there is none.
     fn connect(&self) -> Result<OwnedFd, Unreachable> {
-        let failures = match self.places.connect(self.deadline) {
+        let failures = match self.places.connect(self.until()) {
             Ok(socket) => return Ok(socket),
             Err(failures) => failures,
         };
@@ -271,13 +304,13 @@ impl Daemon {
         if !vacant || !self.may_start {
             return Err(unreachable(&failures, self.may_start));
         }
-        start::start(&self.places, self.deadline)
+        start::start(&self.places, self.until())
     }
 
     /// Lets some time pass before the next of several attempts.
     fn pause(&self, attempts: u32) -> Result<(), Error> {
         let pause = FIRST_PAUSE * 2_u32.saturating_pow(attempts);
-        self.deadline.pause(pause).map_err(|errno| self.unanswered(&ExchangeError::Connection(errno)))
+        self.until().pause(pause).map_err(|errno| self.unanswered(&ExchangeError::Connection(errno)))
     }
 
     /// The error for a daemon that was reached and gave no answer.
@@ -285,8 +318,8 @@ impl Daemon {
         let place = self.places.sockets.first().map(|path| path.display().to_string()).unwrap_or_default();
         let remedy = match error {
             ExchangeError::TimedOut => "look at `wtd-client status`, or allow more with --timeout",
-            ExchangeError::Malformed(_) => "look what serves this socket, or name another with --socket",
-            _ => "try again, and look into the daemon's log if it stays so",
+            ExchangeError::Malformed(_) => "check what serves this socket, or name another with --socket",
+            _ => "try again, and see the daemon's log if that does not help",
         };
         Error::Unreachable(Unreachable::new(format!("the daemon on {place} gave no answer: {error}"), remedy))
     }
@@ -325,7 +358,7 @@ fn unreachable(failures: &[(PathBuf, ConnectError)], may_start: bool) -> Unreach
             "remove it, or name another with --socket"
         }
         ConnectError::TooLong(_) => "name a shorter one with --socket or WTD_SOCKET",
-        ConnectError::OtherUser(_) => "look who made it, or name another with --socket",
+        ConnectError::OtherUser(_) => "check who made it, or name another with --socket",
         ConnectError::TimedOut => "look at the daemon's log, or allow more with --timeout",
         ConnectError::Other(_) => "look at it, or name another with --socket",
     };
@@ -335,7 +368,7 @@ fn unreachable(failures: &[(PathBuf, ConnectError)], may_start: bool) -> Unreach
 /// A request with a JSON body.
 fn with_body(method: &'static str, target: &str, body: &impl Serialize) -> Result<Request, Error> {
     let body = serde_json::to_vec(body)
-        .map_err(|error| Error::failed(format!("the request is no JSON: {error}"), "report this defect"))?;
+        .map_err(|error| Error::failed(format!("the request is not JSON: {error}"), "report this defect"))?;
     Ok(Request { method, target: target.to_owned(), last_event: None, body })
 }
 
@@ -370,7 +403,7 @@ fn problem(status: u16, body: &[u8]) -> Error {
         Ok(problem) => Error::Problem(problem),
         Err(_) => Error::Unreachable(Unreachable::new(
             format!("what answers is not wtd: status {status} without a problem"),
-            "look what serves this socket, or name another with --socket",
+            "check what serves this socket, or name another with --socket",
         )),
     }
 }

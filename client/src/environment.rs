@@ -11,6 +11,7 @@ use wtd_protocol::variable::{WTD_WORKTREE, may_be_set};
 use crate::daemon::Daemon;
 use crate::error::{Error, Unreachable};
 use crate::fallback::{self, Found};
+use crate::output;
 
 /// The variables of one worktree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +22,10 @@ pub(crate) struct Environment {
     pub(crate) variables: BTreeMap<String, OsString>,
     /// Whether the worktree's configuration has more that nobody has trusted yet.
     pub(crate) untrusted: bool,
+    /// The project's name; none where only the allocation file answers.
+    pub(crate) project: Option<String>,
+    /// What is wrong in the worktree's configuration, one line each.
+    pub(crate) mistakes: Vec<String>,
 }
 
 impl Environment {
@@ -46,7 +51,9 @@ impl Environment {
     pub(crate) fn of_allocation(allocation: &Allocation) -> Result<Self, Error> {
         let worktree = allocation.path().map_err(untrusted)?;
         let environment = Self::checked(worktree, allocation.variables.clone())?;
-        Ok(Self { untrusted: allocation.untrusted, ..environment })
+        let mistakes = allocation.mistakes().map(str::to_owned).collect();
+        let project = Some(allocation.project.clone());
+        Ok(Self { untrusted: allocation.untrusted, project, mistakes, ..environment })
     }
 
     /// The variables that the allocation file has, since the daemon is `unreachable`.
@@ -68,7 +75,7 @@ impl Environment {
     /// environment can hold, are refused as a whole: whoever sends one of them is not to be believed the rest.
     fn checked(worktree: PathBuf, variables: BTreeMap<String, String>) -> Result<Self, Error> {
         if let Some(name) = variables.keys().find(|name| !may_be_set(name)) {
-            return Err(untrusted(format_args!("{name} is no variable that wtd sets")));
+            return Err(untrusted(format_args!("{name} is not a variable that wtd sets")));
         }
         if let Some((name, _)) = variables.iter().find(|(_, value)| value.contains('\0')) {
             return Err(untrusted(format_args!("{name} has a NUL byte")));
@@ -79,7 +86,12 @@ impl Environment {
         if let Some(value) = variables.get_mut(WTD_WORKTREE) {
             worktree.as_os_str().clone_into(value);
         }
-        Ok(Self { worktree, variables, untrusted: false })
+        Ok(Self { worktree, variables, untrusted: false, project: None, mistakes: Vec::new() })
+    }
+
+    /// Says on standard error what is wrong in the worktree's configuration.
+    pub(crate) fn tell_mistakes(&self, verb: &str) {
+        output::mistakes(verb, &self.mistakes);
     }
 
     /// The value of `name`.
@@ -107,7 +119,7 @@ pub(crate) fn absolute(path: Option<&Path>) -> Result<PathBuf, Error> {
 fn untrusted(why: impl std::fmt::Display) -> Error {
     Error::failed(
         format!("the answer is not one that wtd gives: {why}"),
-        "look what serves the socket, with `wtd-client doctor`",
+        "see with `wtd-client doctor` what serves the socket",
     )
 }
 

@@ -11,7 +11,7 @@ use wtd_protocol::{Problem, ProblemType};
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The path is in no worktree.
-    #[error("{} is in no worktree; run it inside of one, or pass --path DIR", .0.display())]
+    #[error("{} is not in a worktree; run it inside one, or pass --path DIR", .0.display())]
     NotInAWorktree(PathBuf),
     /// No daemon can be had, and nothing else could answer.
     #[error(transparent)]
@@ -30,7 +30,7 @@ pub(crate) enum Error {
         remedy: &'static str,
     },
     /// The output can't be written.
-    #[error("the output can't be written: {0}; look after what it is sent to")]
+    #[error("the output can't be written: {0}; check where it is sent")]
     Output(#[source] io::Error),
     /// Anything else.
     #[error("{why}; {remedy}")]

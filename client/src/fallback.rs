@@ -56,7 +56,13 @@ pub(crate) fn find(path: &Path) -> Result<Found, FallbackError> {
         let allocation =
             AllocationFile::parse(&bytes).map_err(|error| FallbackError::new(&file, error.to_string()))?;
         if !allocation.names(root) {
-            return Err(FallbackError::new(&file, "it is about another worktree"));
+            return Err(match allocation.path().filter(|original| is_worktree_of(original, &git_dir)) {
+                Some(original) => FallbackError::new(
+                    root,
+                    format!("it is a copy of the worktree {}, which is still there", original.display()),
+                ),
+                None => FallbackError::new(&file, "it is about another worktree"),
+            });
         }
         return Ok(Found::Allocation(allocation));
     }
@@ -67,6 +73,12 @@ pub(crate) fn find(path: &Path) -> Result<Found, FallbackError> {
 /// dir has no `objects`; it lies inside of a common dir, which is found above it.
 fn is_git_dir(dir: &Path) -> bool {
     dir.join("HEAD").symlink_metadata().is_ok() && dir.join("objects").is_dir() && dir.join("refs").is_dir()
+}
+
+/// Whether the `.git` file of the directory `root` names this git dir.
+fn is_worktree_of(root: &Path, git_dir: &Path) -> bool {
+    let named = read_git_file(root, &root.join(".git")).ok().and_then(|named| named.canonicalize().ok());
+    named.is_some() && named == git_dir.canonicalize().ok()
 }
 
 /// The git dir that a `.git` file names: `gitdir: <path>`, relative to the directory that holds the file

@@ -19,6 +19,12 @@ use crate::fallback::{self, Found};
 pub(crate) fn variables(here: &Environment) -> Vec<String> {
     let text = |name: &str| variable(name).and_then(|value| value.into_string().ok());
     let mut names: Vec<String> = known_by_name(&text).into_iter().map(str::to_owned).collect();
+    // Of this very project, at another offset than the shell's: variables that were read in without taking back what was
+    // there before.
+    let sibling = here.project.as_deref().zip(text(COMPOSE_PROJECT_NAME));
+    if sibling.is_some_and(|(project, set)| is_of_project(&set, project)) {
+        names.push(COMPOSE_PROJECT_NAME.to_owned());
+    }
     if let Some(other) = variable(WTD_WORKTREE).filter(|other| Path::new(other) != here.worktree) {
         names.extend(given_for(&other));
     }
@@ -26,6 +32,12 @@ pub(crate) fn variables(here: &Environment) -> Vec<String> {
     names.sort();
     names.dedup();
     names
+}
+
+/// Whether a Compose project's name is that of a worktree of `project`: with an offset behind it, which is a multiple of 10.
+fn is_of_project(name: &str, project: &str) -> bool {
+    let offset = name.strip_prefix(project).and_then(|rest| rest.strip_prefix('-'));
+    offset.is_some_and(|text| text.parse::<u16>().is_ok_and(|it| it % 10 == 0 && it.to_string() == text))
 }
 
 /// What the shell has as the allocation file of the worktree at `root` says, if there is one.
@@ -64,6 +76,23 @@ fn known_by_name(shell: &dyn Fn(&str) -> Option<String>) -> Vec<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sibling_is_told_by_the_project_and_an_offset() {
+        for (name, expected) in [
+            ("shop-10000", true),
+            ("shop-0", true),
+            ("shop-10", true),
+            ("shop", false),
+            ("shop-7", false),
+            ("shop-010", false),
+            ("shop-70000", false),
+            ("shop-test", false),
+            ("my-shop-10000", false),
+        ] {
+            assert_eq!(is_of_project(name, "shop"), expected, "{name}");
+        }
+    }
 
     #[test]
     fn what_another_worktree_left_in_the_shell_is_told_from_a_persons_own() {

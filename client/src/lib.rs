@@ -44,7 +44,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use cli::{Cli, Command, DaemonArgs};
-use daemon::{Daemon, ENGINE_PATIENCE, GC_PATIENCE, PATIENCE, RELOAD_PATIENCE};
+use daemon::{Daemon, ENGINE_WORK, GC_WORK, PATIENCE, RELOAD_WORK};
 use error::Error;
 
 /// Runs the program; gives its exit code.
@@ -52,7 +52,7 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            return match output::usage(&error) {
+            return match output::usage(cli::verb(std::env::args_os()).as_deref(), &error) {
                 Ok(()) => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)),
                 Err(error) => failed("help", &error),
             };
@@ -72,27 +72,28 @@ fn failed(verb: &str, error: &Error) -> ExitCode {
 
 /// Runs a verb; false when it has nothing to add to its output and still is no success.
 fn run(args: &DaemonArgs, command: &Command) -> Result<bool, Error> {
-    let daemon = |patience| Daemon::new(args, patience);
+    let daemon = || Daemon::new(args, PATIENCE);
+    let working = |work| Daemon::working(args, work);
     match command {
-        Command::Env(args) => commands::env::run(&daemon(PATIENCE), args),
+        Command::Env(args) => commands::env::run(&daemon(), args),
         Command::Hook(hook) => return commands::hook::run(args, hook),
-        Command::Get(args) => commands::get::run(&daemon(PATIENCE), args),
-        Command::Exec(args) => match commands::exec::run(&daemon(PATIENCE), args)? {},
-        Command::List(args) => commands::list::run(&daemon(PATIENCE), args),
-        Command::Add(args) => commands::add::run(&daemon(PATIENCE), args),
-        Command::Forget(args) => commands::forget::run(&daemon(PATIENCE), args),
-        Command::Reassign(args) => commands::reassign::run(&daemon(ENGINE_PATIENCE), args),
-        Command::Gc(args) => return commands::gc::run(&daemon(GC_PATIENCE), args),
-        Command::Seed(args) => commands::seed::run(&daemon(GC_PATIENCE), args),
-        Command::Restore(args) => commands::restore::run(&daemon(GC_PATIENCE), args),
+        Command::Get(args) => commands::get::run(&daemon(), args),
+        Command::Exec(args) => match commands::exec::run(&daemon(), args)? {},
+        Command::List(args) => commands::list::run(&daemon(), args),
+        Command::Add(args) => commands::add::run(&daemon(), args),
+        Command::Forget(args) => commands::forget::run(&daemon(), args),
+        Command::Reassign(args) => commands::reassign::run(&working(ENGINE_WORK), args),
+        Command::Gc(args) => return commands::gc::run(&working(GC_WORK), args),
+        Command::Seed(args) => commands::seed::run(&working(GC_WORK), args),
+        Command::Restore(args) => commands::restore::run(&working(GC_WORK), args),
         Command::Init(args) => commands::init::run(args),
-        Command::Compose(args) => commands::compose::run(&daemon(PATIENCE), args),
-        Command::Check(args) => commands::check::run(&daemon(PATIENCE), args),
-        Command::Trust(args) => commands::trust::run(&daemon(ENGINE_PATIENCE), args),
-        Command::Status(args) => commands::status::run(daemon(PATIENCE), args),
-        Command::Events(args) => commands::events::run(&daemon(PATIENCE), args),
-        Command::Reload(args) => commands::reload::run(daemon(RELOAD_PATIENCE), args),
-        Command::Doctor(args) => return commands::doctor::run(&daemon(ENGINE_PATIENCE), args),
+        Command::Compose(args) => commands::compose::run(&daemon(), args),
+        Command::Check(args) => commands::check::run(&daemon(), args),
+        Command::Trust(args) => commands::trust::run(&working(ENGINE_WORK), args),
+        Command::Status(args) => commands::status::run(daemon(), args),
+        Command::Events(args) => commands::events::run(&daemon(), args),
+        Command::Reload(args) => commands::reload::run(working(RELOAD_WORK), args),
+        Command::Doctor(args) => return commands::doctor::run(&working(ENGINE_WORK), args),
         Command::Completions(args) => commands::completions::run(args),
         Command::Man(args) => commands::man::run(args),
     }

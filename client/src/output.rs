@@ -38,7 +38,7 @@ pub(crate) fn line(line: &str) -> Result<bool, Error> {
 /// Writes a value as indented JSON.
 pub(crate) fn json(value: &impl serde::Serialize) -> Result<(), Error> {
     let mut text = serde_json::to_string_pretty(value)
-        .map_err(|error| Error::failed(format!("the answer is no JSON: {error}"), "report this defect"))?;
+        .map_err(|error| Error::failed(format!("the answer is not JSON: {error}"), "report this defect"))?;
     text.push('\n');
     bytes(text.as_bytes())
 }
@@ -81,26 +81,43 @@ pub(crate) fn note(verb: &str, note: &str) {
     drop(io::stderr().write_all(text.as_bytes()));
 }
 
-/// Writes what clap has to say: help and version on standard output, usage errors on standard error.
-pub(crate) fn usage(error: &clap::Error) -> Result<(), Error> {
+/// Writes what is wrong in a `wtd.toml` as one line on standard error: the first mistake, which often is the cause of
+/// the others, and how many there are.
+pub(crate) fn mistakes(verb: &str, mistakes: &[String]) {
+    let Some((first, others)) = mistakes.split_first() else { return };
+    let text = match others.len() {
+        0 => format!("{first}; the built-in values stand until it is mended"),
+        others => format!("{first}, and {others} more; the built-in values stand until they are mended"),
+    };
+    note(verb, &text);
+}
+
+/// Writes what clap has to say: help and version on standard output, usage errors on standard error. `verb` is the
+/// command that was meant, where one was named.
+pub(crate) fn usage(verb: Option<&str>, error: &clap::Error) -> Result<(), Error> {
     if !error.use_stderr() {
         return styled(&error.render().ansi().to_string());
     }
-    let text = error.render().to_string();
-    let text = match error.kind() {
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => text,
-        _ => format!("wtd-client: {}; see `wtd-client --help`\n", Printable(&one_line(&text))),
+    let why = match error.kind() {
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+            "no command is given".to_owned()
+        }
+        _ => one_line(&error.render().to_string()),
     };
-    drop(io::stderr().write_all(text.as_bytes()));
+    let help = verb.map_or_else(String::new, |verb| format!(" {verb}"));
+    note(verb.unwrap_or("usage"), &format!("{why}; see `wtd-client{help} --help`"));
     Ok(())
 }
 
-/// A usage error as one line: clap's own words up to the lines that show the usage.
+/// A usage error as one line: clap's own words up to the lines that show the usage, without the advice on how to pass
+/// an option that there is not as something else.
 fn one_line(text: &str) -> String {
     let lines = text.strip_prefix("error: ").unwrap_or(text).lines().map(str::trim);
     let told =
         lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
-    told.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+    let told = told.filter(|line| !line.is_empty() && !line.starts_with("tip: to pass"));
+    let told = told.map(|line| line.strip_prefix("tip: ").map_or(line.to_owned(), |tip| format!("({tip})")));
+    told.collect::<Vec<_>>().join(" ")
 }
 
 /// Asks a question on the terminal; only `y` and `yes` are consent.
@@ -157,6 +174,11 @@ mod tests {
     fn a_usage_error_is_one_line() {
         let text = "error: invalid value 'x' for '--shell <SHELL>'\n  [possible values: bash]\n\nUsage: y\n\nFor more";
         assert_eq!(one_line(text), "invalid value 'x' for '--shell <SHELL>' [possible values: bash]");
+        let text = "error: unexpected argument '--shel' found\n\n  tip: a similar argument exists: '--shell'\n  tip: to pass '--shel' as a value, use '-- --shel'\n\nUsage: y";
+        assert_eq!(
+            one_line(text),
+            "unexpected argument '--shel' found (a similar argument exists: '--shell')"
+        );
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub struct Settings {
 
     /// Whether offsets are passed over when something listens on a port [env: WTD_PROBE] [default: true]
     #[arg(long, value_name = "BOOL", value_parser = BoolishValueParser::new(), num_args = 0..=1,
-          require_equals = true, default_missing_value = "true")]
+          default_missing_value = "true")]
     pub probe: Option<bool>,
 
     /// Docker host, such as unix:///run/docker.sock, or none [env: WTD_ENGINE] [default: as docker finds it]
@@ -65,7 +65,7 @@ pub struct Settings {
 
     /// Whether ports in the kernel's ephemeral range are passed over [env: WTD_AVOID_EPHEMERAL] [default: false]
     #[arg(long, value_name = "BOOL", value_parser = BoolishValueParser::new(), num_args = 0..=1,
-          require_equals = true, default_missing_value = "true")]
+          default_missing_value = "true")]
     pub avoid_ephemeral: Option<bool>,
 
     /// Loopback address to answer on over TCP as well, such as 127.0.0.1:7878 [env: WTD_LISTEN] [default: none]

@@ -1,5 +1,10 @@
 //! Texts of strangers (paths, keys, names of processes), for people to read.
 
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use shell_quote::Sh;
+
 /// A text as one line of printable characters. Quotes and backslashes stay, since paths are to be copied.
 pub fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
@@ -10,6 +15,16 @@ pub fn plain(text: &str) -> String {
         }
     }
     plain
+}
+
+/// A path as one word of a POSIX shell, for a command that a person can paste.
+pub fn shell_word(path: &Path) -> String {
+    String::from_utf8_lossy(&Sh::quote_vec(path.as_os_str().as_bytes())).into_owned()
+}
+
+/// A number of things: `1 volume`, `2 volumes`.
+pub fn count(number: usize, one: &str, more: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { more })
 }
 
 /// The first characters of a text: enough to recognise it, too few to flood a terminal.
@@ -30,6 +45,12 @@ mod tests {
     fn what_a_terminal_would_obey_is_escaped() {
         assert_eq!(plain("/w/it's \"x\"\\y é"), "/w/it's \"x\"\\y é");
         assert_eq!(plain("a\nb\u{1b}[31m\u{202e}\u{0}"), "a\\nb\\u{1b}[31m\\u{202e}\\0");
+    }
+
+    #[test]
+    fn a_path_in_a_command_is_one_word() {
+        assert_eq!(shell_word(Path::new("/w/app-1.x")), "/w/app-1.x");
+        assert_eq!(shell_word(Path::new("/w/it's; id")), "/w/it\\'s'; id'");
     }
 
     #[test]

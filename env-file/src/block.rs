@@ -35,7 +35,7 @@ pub struct Block {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BlockError {
     /// It holds NUL bytes, so it is UTF-16 or no text.
-    #[error("it is no text that an env file could be")]
+    #[error("it is not the text of an env file")]
     NotText,
     /// A second block begins, or ends, in this line.
     #[error("line {0} marks a second block of wtd's")]

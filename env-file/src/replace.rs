@@ -2,20 +2,24 @@
 //!
 //! Writers of wtd's own wait for each other by a lock on the directory, which leaves nothing behind. A person's editor
 //! knows nothing of that lock; so the new file changes places with the old one (`RENAME_EXCHANGE`, rename(2)), and what
-//! then turns out to have been saved in between is put back, and edited in its turn.
+//! then turns out to have been saved in between is put back, and edited in its turn. Nothing is deleted but what wtd wrote itself,
+//! or what was edited, or what a later save has replaced.
+
+mod draft;
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{
-    Access, AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, RenameFlags, Stat, Uid, accessat, fchmod,
-    fchown, flock, fstat, fsync, openat, renameat, renameat_with, statat, unlinkat,
+    Access, AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, Stat, Uid, accessat, fchmod, fchown, flock,
+    fstat, fsync, openat, statat,
 };
 use rustix::io::Errno;
 
+use self::draft::Draft;
 use crate::keep::{Kept, Why};
 
 /// Largest file that is edited, in bytes.
@@ -71,12 +75,14 @@ pub(crate) fn replace(directory: &OwnedFd, name: &OsStr, new: NewFile, edit: Edi
         return Ok(Kept::Unchanged);
     }
     // Until the caller closes the directory.
-    lock(directory)?;
+    if lock(directory)? {
+        draft::sweep(directory);
+    }
     for _ in 0..ATTEMPTS {
         let current = read(directory, name)?;
         let Some(bytes) = edited(current.as_ref())? else { return Ok(Kept::Unchanged) };
         let draft = Draft::write(directory, name, &bytes, current.as_ref(), new)?;
-        if draft.put_in_place(name, current.as_ref())? {
+        if draft.put_in_place(name, current.as_ref(), &mut |_| {})? {
             sync(directory)?;
             return Ok(Kept::Written);
         }
@@ -119,15 +125,16 @@ fn require_regular(stat: &Stat) -> Result<(), Why> {
 }
 
 /// Takes the lock on a directory that writers of wtd's share. File systems without such locks do without: a file that
-/// changes meanwhile is noticed all the same.
-fn lock(directory: &OwnedFd) -> Result<(), Why> {
+/// changes meanwhile is noticed all the same. False where there are none.
+fn lock(directory: &OwnedFd) -> Result<bool, Why> {
     let end = Instant::now() + PATIENCE;
     loop {
         match flock(directory, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) if Instant::now() < end => pause(),
             Err(Errno::WOULDBLOCK) => return Err(Why::Busy),
             Err(Errno::INTR) => {}
-            Ok(()) | Err(_) => return Ok(()),
+            Ok(()) => return Ok(true),
+            Err(_) => return Ok(false),
         }
     }
 }
@@ -142,96 +149,6 @@ fn sync(directory: &OwnedFd) -> Result<(), Why> {
         // Not every file system syncs directories (fsync(2)).
         Ok(()) | Err(Errno::INVAL) => Ok(()),
         Err(errno) => Err(Why::failed("syncing its directory", errno)),
-    }
-}
-
-/// A file beside the one that is replaced. What goes by its name is deleted when it goes.
-struct Draft<'d> {
-    directory: &'d OwnedFd,
-    name: String,
-}
-
-impl<'d> Draft<'d> {
-    /// Writes a draft with the owner and the mode of `current`, durably.
-    fn write(
-        directory: &'d OwnedFd,
-        name: &OsStr,
-        bytes: &[u8],
-        current: Option<&Current>,
-        new: NewFile,
-    ) -> Result<Self, Why> {
-        if let Some(current) = current {
-            refuse_read_only(directory, name, &current.stat)?;
-        }
-        let (draft, mut file) = Self::create(directory, new)?;
-        match current {
-            Some(current) => keep_owner_and_mode(&file, &current.stat),
-            None if new == NewFile::LikeDirectory => fstat(directory).and_then(|stat| {
-                let execute = Mode::XUSR | Mode::XGRP | Mode::XOTH;
-                let all = Mode::RWXU | Mode::RWXG | Mode::RWXO;
-                fchmod(&file, Mode::from_raw_mode(stat.st_mode) & all & !execute)
-            }),
-            None => Ok(()),
-        }
-        .map_err(|errno| Why::failed("setting its mode", errno))?;
-        let written = file.write_all(bytes).and_then(|()| file.sync_all());
-        written.map_err(|source| Why::Failed { what: "writing it", source })?;
-        Ok(draft)
-    }
-
-    /// Creates a file that was not there, so that whatever has its name stays as it is.
-    fn create(directory: &'d OwnedFd, new: NewFile) -> Result<(Self, File), Why> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut last = Errno::EXIST;
-        for number in 0..100 {
-            let name = format!(".wtd-{}-{number}.tmp", std::process::id());
-            match openat(directory, &name, flags, new.create_mode(false)) {
-                Ok(file) => return Ok((Self { directory, name }, file.into())),
-                Err(Errno::EXIST) => {}
-                Err(errno) => {
-                    last = errno;
-                    break;
-                }
-            }
-        }
-        Err(Why::failed("making a file beside it", last))
-    }
-
-    /// Gives the draft the name that it is for, if what has that name is still `current`; false when it is not.
-    fn put_in_place(self, name: &OsStr, current: Option<&Current>) -> Result<bool, Why> {
-        let failed = |errno| Why::failed("replacing it", errno);
-        let rename = |flags| renameat_with(self.directory, &self.name, self.directory, name, flags);
-        let flags = if current.is_some() { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
-        match (rename(flags), current) {
-            (Ok(()), Some(current)) => {
-                // What was replaced now has the draft's name.
-                let replaced = read(self.directory, OsStr::new(&self.name));
-                if matches!(&replaced, Ok(Some(replaced)) if replaced.bytes == current.bytes) {
-                    return Ok(true);
-                }
-                rename(RenameFlags::EXCHANGE).map_err(failed)?;
-                replaced.map(|_| false)
-            }
-            (Ok(()), None) => Ok(true),
-            (Err(Errno::EXIST | Errno::NOENT), _) => Ok(false),
-            // The file system doesn't know these flags (rename(2)).
-            (Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP), _) => {
-                let now = read(self.directory, name)?;
-                if now.as_ref().map(|now| &now.bytes) != current.map(|current| &current.bytes) {
-                    return Ok(false);
-                }
-                renameat(self.directory, &self.name, self.directory, name).map_err(failed)?;
-                Ok(true)
-            }
-            (Err(errno), _) => Err(failed(errno)),
-        }
-    }
-}
-
-impl Drop for Draft<'_> {
-    fn drop(&mut self) {
-        // It may have been renamed; and where it can't be deleted it is in nobody's way.
-        unlinkat(self.directory, &self.name, AtFlags::empty()).ok();
     }
 }
 

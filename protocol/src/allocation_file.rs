@@ -76,7 +76,7 @@ impl AllocationFile {
         let is_port =
             |text: &String| text.parse::<u16>().is_ok_and(|port| port > 0 && port.to_string() == *text);
         if !file.variables.get(crate::variable::DB_HOST_PORT).is_none_or(is_port) {
-            return Err(AllocationFileError::Content("DB_HOST_PORT is no port that wtd gives"));
+            return Err(AllocationFileError::Content("DB_HOST_PORT is not a port that wtd gives"));
         }
         for (name, value) in &file.variables {
             if !crate::variable::may_be_set(name) || value.contains('\0') {

@@ -17,7 +17,7 @@ pub struct Age {
 
 /// A text that is no length of time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no length of time; write 90s, 30m, 12h, 7d or 2w")]
+#[error("{0:?} is not a length of time; write 90s, 30m, 12h, 7d or 2w")]
 pub struct AgeError(String);
 
 /// The units of an [`Age`], each with its seconds, largest first.

@@ -125,7 +125,7 @@ fn a_daemon_that_could_not_start_is_started_by_the_first_question_after_the_caus
         let unanswered = alice.run("wtd-client list");
         assert_eq!(unanswered.code, Some(4), "{unanswered:#?}");
         let journal = alice.says("journalctl --user --unit=wtd.service --output=cat");
-        assert!(journal.contains("config.toml:1: \"0\" is no step"), "{journal}");
+        assert!(journal.contains("config.toml:1: \"0\" is not a step"), "{journal}");
         assert_eq!(property(&alice, "wtd.socket", "ActiveState"), "active");
         alice.says("rm ~/.config/wtd/config.toml");
         alice.says("wtd-client list");

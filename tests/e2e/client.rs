@@ -322,6 +322,49 @@ fn a_broken_wtd_toml_is_told_with_file_line_and_reason_and_the_rest_stands() {
 }
 
 #[test]
+fn whoever_uses_the_variables_hears_of_a_broken_wtd_toml_on_one_line_and_gets_them_all_the_same() {
+    let sandbox = Sandbox::new();
+    let _daemon = sandbox.daemon();
+    let repo = sandbox.repo("app");
+    let commands = |compose: bool| {
+        let shell = ["env", "--shell", "sh"].as_slice();
+        let all = [shell, &["env", "--format", "json"], &["get", "PORT_OFFSET"], &["add", "."]];
+        let write = ["env", "--write", ".env", "--exclude"].as_slice();
+        let all = all.into_iter().chain([write, &["exec", "--", "printenv", "PORT_OFFSET"]]);
+        all.chain(compose.then_some(["compose"].as_slice()))
+    };
+    let compose = require::compose();
+    fs::write(repo.path.join("compose.yaml"), "services: {a: {image: x}}\n").unwrap();
+    fs::write(repo.path.join("wtd.toml"), "[ports]\nUI_PORT = 3000\n").unwrap();
+    for command in commands(compose) {
+        sandbox.client_in(&repo.path, command).quiet();
+    }
+    let file = repo.path.join("wtd.toml").display().to_string();
+    for (content, expected) in [
+        (
+            "[ports]\nUI_PORT = 70000\n",
+            ":2: ports.UI_PORT: 70000 is not a port: ports go from 1 to 65535; the built-in values stand until it is mended",
+        ),
+        (
+            "project = 7\nshared = 8\n",
+            ":1: project: wanted a string, found an integer, and 1 more; the built-in values stand until they are mended",
+        ),
+    ] {
+        fs::write(repo.path.join("wtd.toml"), content).unwrap();
+        for command in commands(compose) {
+            let ran = sandbox.client_in(&repo.path, command);
+            assert_eq!(ran.stderr, format!("wtd-client: {}: {file}{expected}\n", command[0]));
+            ran.ok();
+        }
+    }
+    // The hook runs at prompts.
+    sandbox.client_in(&repo.path, ["hook", "bash", "--follow", "1"]).quiet();
+    // A name that is only written differently is no mistake.
+    fs::write(repo.path.join("wtd.toml"), "project = \"My App\"\n").unwrap();
+    sandbox.client_in(&repo.path, ["env", "--shell", "sh"]).quiet();
+}
+
+#[test]
 fn what_a_project_declares_is_what_its_worktrees_have() {
     let sandbox = Sandbox::new();
     let daemon = sandbox.daemon();

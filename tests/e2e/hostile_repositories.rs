@@ -202,7 +202,7 @@ fn templates_are_text_and_never_run() {
         ("[env]\nX = \"\"\"\nx\n$(EVIL)\n\"\"\"\n", &["env.X: a value has no newline"]),
         (
             "[env]\nX = \"{PATH}\"\nY = \"{HOME}\"\nZ = \"{X}\"\n",
-            &["env.X: \"PATH\" is no variable", "env.Y: \"HOME\"", "env.Z: \"X\""],
+            &["env.X: \"PATH\" is not a variable", "env.Y: \"HOME\"", "env.Z: \"X\""],
         ),
         ("[env]\nX = \"\\u001b[31m\\u0007\"\n", &["no other control character"]),
         ("[env]\nX = \"\u{202e}gpj\"\n", &[]),
@@ -224,7 +224,7 @@ fn floods_are_cut_off_and_told() {
         None => "[env]\nE0 = \"{WTD_WORKTREE}\"\n".to_owned(),
         Some(before) => format!("E{number} = \"{{E{before}}}{{E{before}}}\"\n"),
     });
-    Victim::suffers(&doubling, nothing, &["env.E1: \"E0\" is no variable"]);
+    Victim::suffers(&doubling, nothing, &["env.E1: \"E0\" is not a variable"]);
     let long = format!("[env]\nX = \"{}\"\n", "{WTD_WORKTREE}{POSTGRES_DB}".repeat(2000));
     Victim::suffers(&long, nothing, &["env.X is left out: the templates make more than 16384 bytes"]);
     let files = lines(2000, &|number| format!("\"f{number}\","));
@@ -311,7 +311,7 @@ fn what_stands_in_a_files_place_is_not_followed_and_not_filled() {
         in_env(&|_, file| drop(std::os::unix::net::UnixListener::bind(file).unwrap())),
         &["not a regular file"],
     );
-    Victim::suffers(toml, in_env(&|_, file| fs::write(file, b"\0\0").unwrap()), &["no text"]);
+    Victim::suffers(toml, in_env(&|_, file| fs::write(file, b"\0\0").unwrap()), &["not the text"]);
     Victim::suffers(
         toml,
         in_env(&|_, file| fs::write(file, "# >>> wtd >>>\nA=1\n").unwrap()),

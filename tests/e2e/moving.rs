@@ -78,6 +78,53 @@ fn a_worktree_moved_by_hand_is_missing_until_git_repairs_it() {
 }
 
 #[test]
+fn a_copy_of_a_worktrees_directory_is_refused_for_as_long_as_the_original_stands() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.daemon();
+    let repo = sandbox.repo("app");
+    daemon.put(&repo.path);
+    let separate = Repo::at(&sandbox, &sandbox.path("separate"));
+    fs::create_dir(&separate.path).unwrap();
+    separate.git(["init", "-q", "--separate-git-dir", "../elsewhere"]);
+    let linked = repo.add("linked");
+    let offsets = [(linked, 10_000), (separate.path, 20_000)];
+    for (original, offset) in &offsets {
+        assert_eq!(sandbox.offset(original), *offset);
+    }
+    let copy_of = |path: &Path| path.with_extension("copy");
+    let refused = |code| {
+        for (original, _) in &offsets {
+            let copy = copy_of(original);
+            let line = sandbox.client_in(&copy, ["env"]).fails(code);
+            let words = format!("it is a copy of the worktree {}", original.display());
+            assert!(line.contains(&words) && line.contains(copy.to_str().unwrap()), "{line}");
+        }
+    };
+    for (original, _) in &offsets {
+        Ran::of(sandbox.command("cp").arg("-a").args([original, &copy_of(original)])).ok();
+    }
+    refused(1);
+    for (original, offset) in &offsets {
+        assert_eq!(sandbox.offset(original), *offset);
+        assert_eq!(sandbox.get(original, "WTD_WORKTREE"), original.display().to_string());
+    }
+    daemon.terminate();
+    refused(4);
+    let daemon = sandbox.daemon();
+    refused(1);
+    // Without the original it is a worktree that was moved by hand.
+    for (original, offset) in offsets {
+        fs::remove_dir_all(&original).unwrap();
+        let moved = Repo::at(&sandbox, &copy_of(&original));
+        if offset == 10_000 {
+            daemon.await_state(&original, "missing");
+            moved.git(["worktree", "repair"]);
+        }
+        assert_eq!(sandbox.offset(&moved.path), offset);
+    }
+}
+
+#[test]
 fn a_repository_that_was_moved_keeps_its_allocations_at_the_first_request_from_there() {
     however_the_daemon_fares(
         |repo, _| {

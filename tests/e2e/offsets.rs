@@ -237,6 +237,28 @@ fn a_port_that_someone_listens_on_moves_the_next_worktree_and_list_says_who() {
 }
 
 #[test]
+fn doctor_tells_of_what_stood_in_the_way_once_for_all_worktrees() {
+    let sandbox = Sandbox::with_config(PROBING);
+    let daemon = sandbox.daemon();
+    let base = free_base();
+    let _listener = TcpListener::bind(("127.0.0.1", base)).unwrap();
+    let repo = sandbox.repo("app");
+    declare_port(&repo, base);
+    daemon.put(&repo.path);
+    for name in ["one", "two"] {
+        repo.add(name);
+    }
+    let passed: usize = daemon.await_agreement(&repo).iter().map(|row| row.passed_over.len()).sum();
+    assert!(passed >= 3, "{passed}");
+    let doctor = sandbox.client(["doctor"]).text();
+    let told: Vec<_> = doctor.lines().filter(|line| line.contains("passed over")).collect();
+    let [line] = told[..] else { panic!("one line: {doctor}") };
+    assert!(line.contains(&format!("={base}: ")), "{line}");
+    assert!(line.ends_with(&format!("; `wtd-client list` shows {} more", passed - 1)), "{line}");
+    assert!(doctor.contains("no port of a worktree is taken by others"), "{doctor}");
+}
+
+#[test]
 fn what_listens_from_within_the_worktree_is_its_own() {
     let sandbox = Sandbox::with_config(PROBING);
     let base = free_base();

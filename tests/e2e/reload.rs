@@ -69,10 +69,10 @@ fn a_broken_file_is_told_in_one_line_and_the_configuration_of_before_stays() {
     let repo = sandbox.repo("app");
     daemon.put(&repo.path);
     for (broken, why) in [
-        ("step = 0\n", "config.toml:1: \"0\" is no step"),
+        ("step = 0\n", "config.toml:1: \"0\" is not a step"),
         ("\nport = 1\n", "config.toml:2: unknown field"),
         ("roots = [\n", "config.toml:1: unclosed array"),
-        ("log = \"[\"\n", "is no log filter"),
+        ("log = \"[\"\n", "is not a log filter"),
     ] {
         sandbox.configure(broken);
         let said = daemon.sighup();

@@ -2,9 +2,10 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::process::Stdio;
 
 use serde_json::Value;
 
@@ -188,4 +189,28 @@ fn a_client_that_finds_no_daemon_starts_one_that_stays() {
     let ran = Ran::of(command.arg(&other).current_dir(&repo.path));
     let line = if ran.code == Some(0) { ran.text() } else { ran.fails(4) };
     assert!(line == "0\n" || line.contains("held by"), "one daemon for a registry: {line}");
+}
+
+#[test]
+fn a_daemon_that_is_dying_is_not_in_the_way_of_one_at_another_socket() {
+    let sandbox = Sandbox::new();
+    let repo = sandbox.repo("app");
+    // As after kill -9: the kernel has not closed all that the process had open, so connections are still taken, and
+    // nobody answers.
+    let dying = sandbox.path("dying.sock");
+    let listener = UnixListener::bind(&dying).unwrap();
+    fs::create_dir_all(sandbox.registry().parent().unwrap()).unwrap();
+    let lock = fs::File::create(sandbox.registry().with_extension("lock")).unwrap();
+    lock.lock().unwrap();
+    let pid = std::process::id();
+    (&lock).write_all(format!("wtd with process id {pid} serving {}", dying.display()).as_bytes()).unwrap();
+    let mut client = sandbox.client_command(["get", "PORT_OFFSET", "--timeout", "20s"]);
+    let client =
+        client.current_dir(&repo.path).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // The new daemon has found the registry held, and asks who is there.
+    let (mut asking, _) = listener.accept().unwrap();
+    asking.read_exact(&mut [0]).unwrap();
+    drop((lock, listener, asking));
+    let ended = client.wait_with_output().unwrap();
+    assert_eq!((ended.stdout.as_slice(), ended.stderr.as_slice()), (&b"0\n"[..], &b""[..]));
 }

@@ -11,6 +11,7 @@ use crate::output::{self, Printable};
 /// Has the repository watched, and says what is known of it.
 pub(crate) fn run(daemon: &Daemon, args: &AddArgs) -> Result<(), Error> {
     let repository = daemon.add(&absolute(Some(&args.path))?)?;
+    output::mistakes("add", &repository.mistakes);
     output::styled(&text(&repository))
 }
 

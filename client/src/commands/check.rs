@@ -67,7 +67,7 @@ fn outside(worktree: Option<OsString>) -> Result<(), Error> {
         None => Ok(()),
         Some(worktree) => Err(Error::failed(
             format!(
-                "the shell's variables are those of {}, and this is no worktree",
+                "the shell's variables are those of {}, and this is not a worktree",
                 Path::new(&worktree).display()
             ),
             "open a new shell, or go back there",
@@ -83,8 +83,13 @@ mod tests {
     fn result(set: &[(&str, &str)]) -> Result<(), String> {
         let variables = [("PORT_OFFSET", "10000"), ("WTD_WORKTREE", "/w")]
             .map(|(name, value)| (name.to_owned(), OsString::from(value)));
-        let environment =
-            Environment { worktree: "/w".into(), variables: BTreeMap::from(variables), untrusted: false };
+        let environment = Environment {
+            worktree: "/w".into(),
+            variables: BTreeMap::from(variables),
+            untrusted: false,
+            project: None,
+            mistakes: Vec::new(),
+        };
         compare(&environment, &[], |name| set.iter().find(|(n, _)| *n == name).map(|(_, value)| value.into()))
             .map_err(|error| error.to_string())
     }

@@ -89,8 +89,9 @@ struct Project {
 impl Project {
     fn read(daemon: &Daemon, path: &Path, named: &[PathBuf]) -> Result<Self, Error> {
         let allocation = daemon.allocation(path, &mut || {})?;
-        let _progress = Progress::of("Reading the Compose files");
         let environment = Environment::of_allocation(&allocation)?;
+        environment.tell_mistakes("compose");
+        let _progress = Progress::of("Reading the Compose files");
         let root = environment.worktree.clone();
         let variables = own_variables(&environment);
         let written = allocation.compose.as_ref().map_or(&[][..], |compose| &compose.files);

@@ -32,6 +32,7 @@ pub(crate) fn run(daemon: &Daemon, args: &EnvArgs) -> Result<(), Error> {
         Err(error) if error.exit_code() == 3 && !args.strict => return Ok(()),
         Err(error) => return Err(error),
     };
+    environment.tell_mistakes("env");
     let variables = chosen(&environment, &args.keys)?;
     let text = match args.format {
         Format::Shell => {

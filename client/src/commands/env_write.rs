@@ -15,11 +15,13 @@ use crate::environment::{Environment, absolute};
 use crate::error::Error;
 use crate::git::{self, Standing};
 use crate::output;
+use crate::shell::quoted;
 
 /// Keeps the variables in `file`. Outside of a worktree that is an error, unlike printing nothing: a file that was to
 /// be written is missed later, and elsewhere.
 pub(crate) fn run(daemon: &Daemon, args: &EnvArgs, file: &Path) -> Result<(), Error> {
     let environment = Environment::of(daemon, args.path.as_deref(), &mut || {})?;
+    environment.tell_mistakes("env");
     let root = &environment.worktree;
     let below = below(root, &absolute(Some(file))?)?;
     let variables = chosen(&environment, &args.keys)?;
@@ -93,7 +95,7 @@ fn exclude(root: &Path, file: &Path) -> Result<(), Error> {
         Standing::Tracked => {
             return Err(Error::failed(
                 format!("{shown} is tracked by git, which ignores no such file"),
-                format!("run `git rm --cached {}` first", file.display()),
+                format!("run `git rm --cached {}` first", quoted(&root.join(file))),
             ));
         }
         Standing::Untracked => {}
@@ -131,7 +133,8 @@ pub(super) fn suggest(verb: &str, root: &Path, file: &Path, offer: &str) {
         Some(Standing::Tracked) => output::note(
             verb,
             &format!(
-                "{shown} is tracked by git, and differs in every worktree; `git rm --cached {shown}`, and ignore it"
+                "{shown} is tracked by git, and differs in every worktree; run `git rm --cached {}`, and ignore it",
+                quoted(&root.join(file))
             ),
         ),
         Some(Standing::Ignored) | None => {}

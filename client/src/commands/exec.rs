@@ -14,6 +14,7 @@ use crate::foreign;
 /// Replaces this process with the command; only returns when that fails.
 pub(crate) fn run(daemon: &Daemon, args: &ExecArgs) -> Result<Infallible, Error> {
     let environment = Environment::of(daemon, args.path.as_deref(), &mut || {})?;
+    environment.tell_mistakes("exec");
     let [program, arguments @ ..] = args.command.as_slice() else {
         return Err(Error::failed("no command is given", "name one after --"));
     };

@@ -14,6 +14,8 @@ use crate::output::{self, Printable};
 pub(crate) fn run(daemon: &Daemon, args: &ForgetArgs) -> Result<(), Error> {
     let path = absolute(Some(&args.path))?;
     if !args.yes {
+        // What there is nothing to forget of is no question, and needs no terminal.
+        let plan = daemon.forget(&path, true)?;
         let can_ask = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
         if !can_ask {
             return Err(Error::failed(
@@ -21,7 +23,6 @@ pub(crate) fn run(daemon: &Daemon, args: &ForgetArgs) -> Result<(), Error> {
                 "pass -y to forget without a question",
             ));
         }
-        let plan = daemon.forget(&path, true)?;
         output::styled(&text(&plan, false))?;
         if !output::ask("Forget?")? {
             return Err(Error::failed("nothing was forgotten", "answer y to forget"));

@@ -11,6 +11,7 @@ use crate::output;
 /// Prints the value of one variable and a newline.
 pub(crate) fn run(daemon: &Daemon, args: &GetArgs) -> Result<(), Error> {
     let environment = Environment::of(daemon, args.path.as_deref(), &mut || {})?;
+    environment.tell_mistakes("get");
     let value = environment.value(&args.key)?;
     output::bytes(&[value.as_bytes(), b"\n"].concat())
 }

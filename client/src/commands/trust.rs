@@ -12,6 +12,7 @@ use crate::daemon::Daemon;
 use crate::environment::absolute;
 use crate::error::Error;
 use crate::output::{self, Printable};
+use crate::shell::quoted;
 
 /// Shows what takes trust, asks, and trusts exactly what was shown: the daemon is given its hash, and refuses if
 /// another content has taken its place meanwhile.
@@ -50,7 +51,7 @@ pub(crate) fn run(daemon: &Daemon, args: &TrustArgs) -> Result<(), Error> {
     }
     if let Ok(root) = PathText::path(&trusted.path, trusted.path_base64.as_deref()) {
         for file in &trusted.files {
-            let offer = format!("run `wtd-client env --write {file} --exclude`");
+            let offer = format!("run `wtd-client env --write {} --exclude`", quoted(&root.join(file)));
             env_write::suggest("trust", &root, Path::new(file), &offer);
         }
     }

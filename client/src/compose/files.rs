@@ -91,7 +91,7 @@ fn content(path: &Path) -> Result<Vec<u8>, Error> {
         Error::failed(format!("the Compose file {}: {why}", path.display()), "name the project's with --file")
     };
     if !path.metadata().map_err(|error| failed(error.to_string()))?.is_file() {
-        return Err(failed("it is no file".to_owned()));
+        return Err(failed("it is not a file".to_owned()));
     }
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(|error| failed(error.to_string()))?;

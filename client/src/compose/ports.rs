@@ -99,7 +99,7 @@ pub(super) fn of_model(model: &Model) -> Published {
 fn ports_of(service: &str, published: &str) -> Result<RangeInclusive<u16>, Error> {
     range(published).ok_or_else(|| {
         Error::failed(
-            format!("service {service}: {published:?} is no port, and no range of ports"),
+            format!("service {service}: {published:?} is neither a port nor a range of ports"),
             "correct it in the Compose file",
         )
     })

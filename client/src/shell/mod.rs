@@ -4,6 +4,8 @@ mod detect;
 mod hook;
 mod quote;
 
+use std::path::Path;
+
 pub(crate) use detect::{detect, process};
 pub(crate) use hook::Hooked;
 pub(crate) use quote::{assignments, withdrawals};
@@ -65,6 +67,11 @@ impl Shell {
             _ => return None,
         }))
     }
+}
+
+/// A path as one word of a POSIX shell, for a command that a person can paste.
+pub(crate) fn quoted(path: &Path) -> String {
+    String::from_utf8_lossy(&quote::word(Shell::Sh, path.as_os_str())).into_owned()
 }
 
 /// A C shell. Its quoting breaks on newlines and on `!`, so no value could be printed safely.

@@ -87,7 +87,7 @@ fn a_variable_that_wtd_does_not_set_spoils_the_whole_answer() {
 fn outside_of_a_worktree_env_prints_nothing() {
     let sandbox = Sandbox::new();
     let server =
-        Server::saying(&sandbox, problem(404, "not-in-a-worktree", "/x is in no worktree", "go there"));
+        Server::saying(&sandbox, problem(404, "not-in-a-worktree", "/x is not in a worktree", "go there"));
     assert_eq!(server.run(&sandbox, &["env"]).done(), "");
     assert_eq!(server.run(&sandbox, &["env", "--format=json", "PORT_OFFSET"]).done(), "");
     for verb in [&["env", "--strict"][..], &["get", "PORT_OFFSET"], &["exec", "true"]] {
@@ -153,12 +153,12 @@ fn what_may_have_been_carried_out_is_not_asked_again() {
     let sandbox = Sandbox::new();
     let server = Server::at(sandbox.path("s"), |request, stream| {
         use std::io::Write;
-        if request.line.starts_with("PUT") {
+        if !request.line.starts_with("POST") {
             stream.write_all(&answer(200, &allocation(Path::new("/w"), &[]))).unwrap();
         }
     });
     server.run(&sandbox, &["reassign"]).failed(4, "closed");
-    let requests = server.requests();
+    let requests = server.requests_for_work();
     let lines: Vec<&str> = requests.iter().map(|request| request.line.as_str()).collect();
     assert_eq!(lines, ["PUT /v1/worktrees", "POST /v1/worktrees/reassign"]);
 }
@@ -241,20 +241,42 @@ fn a_reader_that_is_gone_is_no_failure_and_a_full_disk_is_one() {
 }
 
 #[test]
-fn usage_errors_say_nothing_on_standard_output() {
+fn usage_errors_are_one_line_that_names_the_command_and_its_help() {
     let sandbox = Sandbox::new();
-    for arguments in [
-        &[][..],
-        &["nonsense"],
-        &["env", "--shell", "tcsh"],
-        &["env", "--timeout", "soon"],
-        &["get"],
-        &["exec"],
-        &["list", "--nonsense"],
+    for (arguments, line) in [
+        (&[][..], "usage: no command is given; see `wtd-client --help`"),
+        (&["--no-start"], "usage: no command is given; see `wtd-client --help`"),
+        (&["nonsense"], "usage: unrecognized subcommand 'nonsense'; see `wtd-client --help`"),
+        (&["--nonsense", "env"], "env: unexpected argument '--nonsense' found; see `wtd-client env --help`"),
+        (
+            &["--socket", "list", "env", "--shel", "sh"],
+            "env: unexpected argument '--shel' found (a similar argument exists: '--shell'); see `wtd-client env --help`",
+        ),
+        (
+            &["list", "--nonsense"],
+            "list: unexpected argument '--nonsense' found; see `wtd-client list --help`",
+        ),
+        (
+            &["get"],
+            "get: the following required arguments were not provided: <KEY>; see `wtd-client get --help`",
+        ),
+        (
+            &["man", "nonsense"],
+            "man: invalid value 'nonsense' for '[COMMAND]': there is no such command; see `wtd-client man --help`",
+        ),
     ] {
         let ended = run(&mut sandbox.client(arguments));
-        assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{arguments:?}: {ended:?}");
-        assert!(!ended.stderr.is_empty());
+        ended.failed(2, line);
+        assert_eq!(ended.stderr, format!("wtd-client: {line}\n"));
+    }
+    for arguments in [
+        &["env", "--shell", "tcsh"][..],
+        &["env", "--timeout", "soon"],
+        &["exec"],
+        &["hook"],
+        &["completions", "nonsense"],
+    ] {
+        run(&mut sandbox.client(arguments)).failed(2, &format!("wtd-client: {}: ", arguments[0]));
     }
     assert_eq!(
         run(&mut sandbox.client(&["--version"])).done(),

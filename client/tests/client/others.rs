@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::{Sandbox, Server, allocation, answer, run};
+use crate::support::{Sandbox, Server, allocation, answer, problem, run};
 
 fn worktree() -> Value {
     let mut worktree = allocation(Path::new("/w/\u{1b}[2Jx"), &[]);
@@ -75,7 +75,7 @@ fn add_and_reassign_say_what_was_done() {
     let server = Server::saying(&sandbox, answer(200, &allocation(Path::new("/w"), &[])));
     let text = server.run(&sandbox, &["reassign", "--force"]).done().to_owned();
     assert!(text.starts_with("/w now has offset 10000"), "{text}");
-    let [before, request] = server.requests().try_into().unwrap();
+    let [before, request] = server.requests_for_work().try_into().unwrap();
     assert_eq!(before.line, "PUT /v1/worktrees");
     assert_eq!(
         (request.line.as_str(), &request.json()["force"]),
@@ -91,15 +91,20 @@ fn forget_asks_or_is_told() {
     });
     let server = Server::saying(&sandbox, answer(200, &forgotten));
     server.run(&sandbox, &["forget", "."]).failed(1, "pass -y");
-    assert_eq!(server.requests().len(), 0);
     let text = server.run(&sandbox, &["forget", ".", "-y"]).done().to_owned();
     assert_eq!(
         text,
         "/w: offset 10000 is stale; its volumes stay until gc: db_data_10000\n/repo/.git is no longer watched\n"
     );
-    let [request] = server.requests().try_into().unwrap();
-    assert_eq!(request.line, "DELETE /v1/repositories");
-    assert_eq!(request.json()["dry_run"], false);
+    let [look, request] = server.requests().try_into().unwrap();
+    assert_eq!((look.line.as_str(), &look.json()["dry_run"]), ("DELETE /v1/repositories", &json!(true)));
+    assert_eq!((&request.line, &request.json()["dry_run"]), (&look.line, &json!(false)));
+    drop(server);
+    std::fs::remove_file(sandbox.path("s")).unwrap();
+    let unknown =
+        problem(404, "not-registered", "/x is in no repository that wtd watches", "list shows them");
+    let server = Server::saying(&sandbox, unknown);
+    server.run(&sandbox, &["forget", "."]).failed(1, "/x is in no repository");
 }
 
 fn health() -> Value {
@@ -168,5 +173,5 @@ fn completions_and_pages_are_printed() {
     assert!(script.contains("--no-start") && script.contains("reassign"), "{script}");
     assert!(run(&mut sandbox.client(&["man"])).done().contains(".TH wtd-client 1"));
     assert!(run(&mut sandbox.client(&["man", "env"])).done().contains(".TH wtd-client-env 1"));
-    run(&mut sandbox.client(&["man", "nonsense"])).failed(1, "nonsense");
+    run(&mut sandbox.client(&["man", "nonsense"])).failed(2, "nonsense");
 }

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::support::{Sandbox, Server, allocation, answer, client_program, has, run};
@@ -50,9 +51,9 @@ fn what_is_no_socket_is_named() {
     std::os::unix::fs::symlink("nowhere", sandbox.path("dangling")).unwrap();
     let long = "x".repeat(120);
     for (name, words) in [
-        ("file", "a file and no socket"),
-        ("dir", "a directory and no socket"),
-        ("fifo", "a FIFO and no socket"),
+        ("file", "a file, not a socket"),
+        ("dir", "a directory, not a socket"),
+        ("fifo", "a FIFO, not a socket"),
         ("dangling", "a symbolic link to nothing"),
         ("missing", "no daemon answers"),
         ("file/below", "Not a directory"),
@@ -92,6 +93,62 @@ fn a_server_that_never_answers_is_given_up() {
     }
     assert!(begin.elapsed() < HANG);
     drop(listener);
+}
+
+#[test]
+fn a_server_that_never_answers_is_given_up_before_any_work_is_asked_of_it() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository("r");
+    // The connections stay open, so that nothing but its own patience ends a client's wait.
+    let (open, kept) = std::sync::mpsc::channel();
+    let server =
+        Server::at(sandbox.path("s"), move |_, stream| open.send(stream.try_clone().unwrap()).unwrap());
+    let file = sandbox.write("backup.tar", "");
+    let commands = [
+        &["gc", "--dry-run"][..],
+        &["gc", "-y"],
+        &["seed"],
+        &["restore", file.to_str().unwrap()],
+        &["reassign"],
+        &["trust"],
+        &["reload"],
+        &["doctor"],
+    ];
+    let children = commands.map(|command| {
+        let mut client = server.client(&sandbox, command);
+        let client = client.current_dir(&repository).stdout(Stdio::piped()).stderr(Stdio::piped());
+        (command, client.spawn().unwrap())
+    });
+    for (command, child) in children {
+        let ended = crate::support::Ended::from(child.wait_with_output().unwrap());
+        if command == ["doctor"] {
+            assert_eq!(ended.code, Some(1), "{ended:?}");
+            assert!(ended.stdout.contains("within the time allowed"), "{ended:?}");
+        } else {
+            ended.failed(4, "within the time allowed");
+        }
+    }
+    let asked: Vec<_> = server.requests().into_iter().map(|request| request.line).collect();
+    assert_eq!(asked, vec!["GET /v1/health"; commands.len()]);
+    drop(kept);
+}
+
+#[test]
+fn a_daemon_that_answers_has_the_time_that_its_work_takes() {
+    let sandbox = Sandbox::new();
+    let (never, hears) = std::sync::mpsc::channel::<()>();
+    let server = Server::at(sandbox.path("s"), move |request, stream| {
+        let reloaded = serde_json::json!({"file": null, "changed": [], "needs_restart": []});
+        if request.line == "POST /v1/reload" {
+            // Longer than the client waits for one that has not answered.
+            hears.recv_timeout(Duration::from_millis(2500)).ok();
+        }
+        drop(stream.write_all(&answer(200, &reloaded)));
+    });
+    assert!(server.run(&sandbox, &["reload"]).done().contains("nothing has changed"));
+    // `--timeout` is for all of it.
+    server.run(&sandbox, &["reload", "--timeout", "100ms"]).failed(4, "within the time allowed");
+    drop(never);
 }
 
 #[test]

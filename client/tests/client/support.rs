@@ -218,6 +218,11 @@ impl Server {
         self.requests.lock().unwrap().clone()
     }
 
+    /// Those that ask for something, and not only whether it answers.
+    pub(crate) fn requests_for_work(&self) -> Vec<Received> {
+        self.requests().into_iter().filter(|request| request.line != "GET /v1/health").collect()
+    }
+
     /// Runs the client against this server.
     pub(crate) fn run(&self, sandbox: &Sandbox, arguments: &[&str]) -> Ended {
         run(&mut self.client(sandbox, arguments))

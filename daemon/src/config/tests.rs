@@ -143,28 +143,44 @@ fn every_key_is_a_variable_and_a_flag_too() {
 }
 
 #[test]
+fn a_flag_that_is_on_or_off_takes_its_value_as_every_other() {
+    for (flags, expected) in [
+        (&["--probe"][..], true),
+        (&["--probe=false"], false),
+        (&["--probe", "false"], false),
+        (&["--probe", "true"], true),
+        (&["--probe", "off", "--step", "10"], false),
+        (&["--probe", "--step", "10"], true),
+    ] {
+        assert_eq!(load(flags, &[], "").unwrap().probe, expected, "{flags:?}");
+    }
+    assert!(load(&["--avoid-ephemeral", "true"], &[], "").unwrap().avoid_ephemeral);
+    assert!(Cli::try_parse_from(["wtd", "--probe", "perhaps"]).is_err());
+}
+
+#[test]
 fn a_bad_file_is_refused_in_one_line_that_says_where() {
     for (file, expected) in [
         ("step = 5\nstep = 6", "2: "),
         ("# x\nport = 1", "2: unknown field `port`"),
-        ("\n\nstep = 0", "3: \"0\" is no step"),
-        ("step = 60001", "1: \"60001\" is no step"),
-        ("step = -1", "1: \"-1\" is no step"),
+        ("\n\nstep = 0", "3: \"0\" is not a step"),
+        ("step = 60001", "1: \"60001\" is not a step"),
+        ("step = -1", "1: \"-1\" is not a step"),
         ("step = \"x\"", "1: invalid type"),
         ("probe = \"no\"", "1: invalid type"),
         ("roots = \"x\"", "1: invalid type"),
         ("roots = [\n\"src\"]", "1: src is not absolute"),
-        ("reserved_ports = [70000]", "1: \"70000\" is no port"),
-        ("reserved_ports = [\"9-8\"]", "1: \"9-8\" is no port"),
+        ("reserved_ports = [70000]", "1: \"70000\" is neither a port"),
+        ("reserved_ports = [\"9-8\"]", "1: \"9-8\" is neither a port"),
         ("reserved_ports = [true]", "1: expected a port"),
-        ("engine = \"docker\"", "1: \"docker\" is no Docker host"),
-        ("resync = \"soon\"", "1: \"soon\" is no length of time"),
+        ("engine = \"docker\"", "1: \"docker\" is not a Docker host"),
+        ("resync = \"soon\"", "1: \"soon\" is not a length of time"),
         ("resync = \"10ms\"", "1: \"10ms\" is too short"),
         ("resync = \"-5m\"", "1: \"-5m\" is too short"),
-        ("log = \"[\"", "1: \"[\" is no log filter"),
-        ("listen = \"0.0.0.0:1\"", "1: \"0.0.0.0:1\" is no loopback address"),
-        ("listen = \"[::]:1\"", "1: \"[::]:1\" is no loopback address"),
-        ("listen = \"example.org:1\"", "1: \"example.org:1\" is no address"),
+        ("log = \"[\"", "1: \"[\" is not a log filter"),
+        ("listen = \"0.0.0.0:1\"", "1: \"0.0.0.0:1\" is not a loopback address"),
+        ("listen = \"[::]:1\"", "1: \"[::]:1\" is not a loopback address"),
+        ("listen = \"example.org:1\"", "1: \"example.org:1\" is not an address"),
         ("= 1", "1: "),
     ] {
         let complaint = complaint(file);
@@ -178,7 +194,7 @@ fn a_bad_variable_is_named() {
     let error = load(&[], &[("WTD_STEP", "many")], "").unwrap_err();
     assert_eq!(
         error.to_string(),
-        "environment variable WTD_STEP: \"many\" is no step: write a number from 1 to 60000"
+        "environment variable WTD_STEP: \"many\" is not a step: write a number from 1 to 60000"
     );
 }
 

@@ -64,15 +64,15 @@ pub(super) fn engine(text: &str) -> Result<Engine, String> {
         Some(("unix" | "tcp" | "http" | "https" | "ssh", rest)) if !rest.is_empty() => {
             Ok(Engine::Host(text.to_owned()))
         }
-        _ => {
-            Err(format!("{text:?} is no Docker host: write unix:///run/docker.sock, tcp://HOST:PORT or none"))
-        }
+        _ => Err(format!(
+            "{text:?} is not a Docker host: write unix:///run/docker.sock, tcp://HOST:PORT or none"
+        )),
     }
 }
 
 pub(super) fn resync(text: &str) -> Result<Duration, String> {
     let time: SignedDuration =
-        text.parse().map_err(|_| format!("{text:?} is no length of time: write 30s, 5m or 1h 30m"))?;
+        text.parse().map_err(|_| format!("{text:?} is not a length of time: write 30s, 5m or 1h 30m"))?;
     match Duration::try_from(time) {
         Ok(time) if time >= Duration::from_secs(1) => Ok(time),
         _ => Err(format!("{text:?} is too short: at least 1s")),
@@ -82,7 +82,7 @@ pub(super) fn resync(text: &str) -> Result<Duration, String> {
 pub(super) fn log(text: &str) -> Result<String, String> {
     match tracing_subscriber::EnvFilter::try_new(text) {
         Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(format!("{text:?} is no log filter: {error}")),
+        Err(error) => Err(format!("{text:?} is not a log filter: {error}")),
     }
 }
 
@@ -90,7 +90,7 @@ pub(super) fn step(text: &str) -> Result<NonZeroU16, String> {
     text.parse::<NonZeroU16>()
         .ok()
         .filter(|step| step.get() <= MAX_STEP)
-        .ok_or_else(|| format!("{text:?} is no step: write a number from 1 to {MAX_STEP}"))
+        .ok_or_else(|| format!("{text:?} is not a step: write a number from 1 to {MAX_STEP}"))
 }
 
 /// Loopback only: whatever listens elsewhere is for others to reach.
@@ -101,8 +101,8 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
     };
     match address {
         Some(address) if address.ip().is_loopback() => Ok(address),
-        Some(_) => Err(format!("{text:?} is no loopback address: wtd answers no other machine")),
-        None => Err(format!("{text:?} is no address: write 127.0.0.1:PORT or [::1]:PORT")),
+        Some(_) => Err(format!("{text:?} is not a loopback address: wtd answers no other machine")),
+        None => Err(format!("{text:?} is not an address: write 127.0.0.1:PORT or [::1]:PORT")),
     }
 }
 

@@ -48,7 +48,7 @@ pub struct DatabaseUrl {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DatabaseUrlError {
     /// Not of the form of a URL.
-    #[error("it is no URL: write postgresql://USER@HOST:PORT/DATABASE")]
+    #[error("it is not a URL: write postgresql://USER@HOST:PORT/DATABASE")]
     Form,
     /// Another scheme.
     #[error("a connection URL begins with postgresql://")]

@@ -22,17 +22,19 @@ const MAX_COMPOSE_PROJECT_BYTES: usize = MAX_VOLUME_BYTES;
 pub enum NameError {
     /// Not the name of a volume.
     #[error(
-        "{0:?} is no volume name: use 2 to 63 of a-z, 0-9, _, . and -, begin with a letter or digit, no .."
+        "{0:?} is not a volume name: use 2 to 63 of a-z, 0-9, _, . and -, begin with a letter or digit, no .."
     )]
     Volume(String),
     /// Not the name of a database.
-    #[error("{0:?} is no database name: use letters, digits, _ and -, and don't begin with -")]
+    #[error("{0:?} is not a database name: use letters, digits, _ and -, and don't begin with -")]
     Database(String),
     /// Not the name of a schema.
-    #[error("{0:?} is no name for a worktree's schema: use a-z, 0-9 and _, don't begin with a digit or pg_")]
+    #[error(
+        "{0:?} is not a name for a worktree's schema: use a-z, 0-9 and _, don't begin with a digit or pg_"
+    )]
     Schema(String),
     /// Not the name of a Compose project.
-    #[error("{0:?} is no project name: use a-z, 0-9, _ and -, and begin with a letter or digit")]
+    #[error("{0:?} is not a project name: use a-z, 0-9, _ and -, and begin with a letter or digit")]
     Project(String),
 }
 

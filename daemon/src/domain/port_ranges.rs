@@ -10,7 +10,7 @@ pub struct PortRanges(Vec<RangeInclusive<u16>>);
 
 /// A text that is no list of ports.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{0:?} is no port and no range of ports: write 5432 or 9000-9010, from 1 to 65535")]
+#[error("{0:?} is neither a port nor a range of ports: write 5432 or 9000-9010, from 1 to 65535")]
 pub struct PortRangesError(String);
 
 impl PortRanges {

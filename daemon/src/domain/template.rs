@@ -34,7 +34,7 @@ pub enum TemplateError {
     #[error("a }} is not opened; write }}}} for the brace itself")]
     Unopened,
     /// What stands in the braces is no variable that a worktree has.
-    #[error("{0:?} is no variable of a worktree that a template could use")]
+    #[error("{0:?} is not a variable of a worktree that a template could use")]
     Unknown(String),
     /// It has a newline or another control character.
     #[error("a value has no newline and no other control character")]

@@ -38,7 +38,7 @@ impl Host {
             return match (is_authority, has_port) {
                 (true, true) => Ok(Self(format!("tcp://{authority}"))),
                 (true, false) => Ok(Self(format!("tcp://{authority}:2375"))),
-                (false, _) => Err(refuse("it is no host and port")),
+                (false, _) => Err(refuse("it is not a host and port")),
             };
         }
         Err(refuse(if address.starts_with("ssh://") || address.starts_with("https://") {

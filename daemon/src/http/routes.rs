@@ -83,7 +83,7 @@ pub(super) async fn list_worktrees(
         Some(words) => words
             .split(',')
             .map(|word| {
-                State::from_word(word).ok_or_else(|| Answer::bad_request(format!("{word:?} is no state")))
+                State::from_word(word).ok_or_else(|| Answer::bad_request(format!("{word:?} is not a state")))
             })
             .collect::<Result<_, _>>()?,
     };

@@ -12,6 +12,7 @@ use toml::de::{DeString, DeTable, DeValue};
 use wtd_env_file::EnvFilePath;
 use wtd_protocol::variable::{DB_HOST_PORT, Variable, VariableError};
 
+use super::FILE_NAME;
 use crate::domain::names::VolumeName;
 use crate::domain::project::Project;
 use crate::domain::template::Template;
@@ -32,10 +33,10 @@ type Value<'t> = Spanned<DeValue<'t>>;
 
 /// What `bytes`, the content of `file`, make of the built-in values.
 pub(crate) fn parse(built_in: Project, file: &Path, bytes: &[u8]) -> Project {
-    let mut parser = Parser { project: built_in, text: bytes, complaints: Vec::new() };
+    let mut parser = Parser { project: built_in, text: bytes, complaints: Vec::new(), note: None };
     match std::str::from_utf8(bytes) {
         Err(error) => {
-            parser.complain_at(error.valid_up_to(), "this is not UTF-8; nothing in the file is used");
+            parser.complain_at(error.valid_up_to(), "this is not UTF-8, so nothing in the file is used");
         }
         Ok(text) => {
             let (document, errors) = DeTable::parse_recoverable(text);
@@ -45,7 +46,7 @@ pub(crate) fn parse(built_in: Project, file: &Path, bytes: &[u8]) -> Project {
             match errors.iter().min_by_key(|error| start_of(error)) {
                 Some(error) => parser.complain_at(
                     start_of(error),
-                    format!("{}; nothing in the file is used", plain(error.message())),
+                    format!("{}, so nothing in the file is used", plain(error.message())),
                 ),
                 None => parser.document(document.get_ref()),
             }
@@ -59,6 +60,8 @@ struct Parser<'t> {
     text: &'t [u8],
     /// What is wrong, with the byte where it is.
     complaints: Vec<(usize, String)>,
+    /// What is told of the project's name, which is no mistake.
+    note: Option<String>,
 }
 
 impl Parser<'_> {
@@ -101,9 +104,11 @@ impl Parser<'_> {
         self.project.rename(name);
         self.project.name_is_configured = true;
         if self.project.name != name {
-            let taken =
-                format!("{:?} is taken as {:?}, which Compose allows", excerpt(name), self.project.name);
-            self.complain("project", value.span(), taken);
+            self.note = Some(format!(
+                "project {:?} in {FILE_NAME} is taken as {:?}, which Compose allows",
+                excerpt(name),
+                self.project.name
+            ));
         }
     }
 
@@ -235,7 +240,7 @@ impl Parser<'_> {
             if !is_compose_key(name) {
                 let name = excerpt(name);
                 let reason =
-                    format!("{name:?} is no volume of a Compose file: use letters, digits, _ . and -");
+                    format!("{name:?} is not a volume of a Compose file: use letters, digits, _ . and -");
                 self.complain("shared", span, reason);
             } else if self.project.shared_volumes.len() >= MAX_ENTRIES
                 && !self.project.shared_volumes.contains(name)
@@ -252,7 +257,7 @@ impl Parser<'_> {
     fn know(&mut self, table: &DeTable<'_>, prefix: &str, known: &[&str]) {
         for (name, _) in table {
             if !known.contains(&name.get_ref().as_ref()) {
-                let reason = format!("there is no such key; there are {}", known.join(", "));
+                let reason = format!("there is no such key; the keys are {}", known.join(", "));
                 self.complain(&format!("{prefix}{}", shown(name)), name.span(), reason);
             }
         }
@@ -323,6 +328,7 @@ impl Parser<'_> {
         if omitted > 0 {
             self.project.warnings.push(format!("{file}: {omitted} more complaints"));
         }
+        self.project.warnings.extend(self.note);
         self.project
     }
 }

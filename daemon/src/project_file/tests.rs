@@ -54,7 +54,7 @@ fn project(text: impl AsRef<[u8]>) -> Project {
     let mut project = repository.main();
     let file = repository.path("app/wtd.toml").display().to_string();
     for warning in &mut project.warnings {
-        *warning = warning.strip_prefix(&file).unwrap().to_owned();
+        *warning = warning.strip_prefix(&file).unwrap_or(warning).to_owned();
     }
     project
 }
@@ -124,7 +124,10 @@ fn a_configured_project_names_the_database_too() {
     assert_eq!((with_database.name.as_str(), with_database.database_stem.as_str()), ("shop", "store"));
     let changed = project("project = \"My Shop\"");
     assert_eq!(changed.name, "my-shop");
-    assert_eq!(changed.warnings, [":1: project: \"My Shop\" is taken as \"my-shop\", which Compose allows"]);
+    assert_eq!(
+        changed.warnings,
+        ["project \"My Shop\" in wtd.toml is taken as \"my-shop\", which Compose allows"]
+    );
 }
 
 #[test]
@@ -178,7 +181,10 @@ fn what_is_no_toml_is_refused_whole() {
         assert_eq!(project.warnings.len(), 1, "{:?}", project.warnings);
         let warning = project.warnings.remove(0);
         assert!(warning.starts_with(expected), "{warning}");
-        assert!(warning.ends_with("; nothing in the file is used") && !warning.contains('\n'), "{warning}");
+        assert!(
+            warning.ends_with(", so nothing in the file is used") && !warning.contains('\n'),
+            "{warning}"
+        );
         assert_eq!(project, Project::named("app"));
     }
 }
@@ -190,7 +196,7 @@ fn a_bad_value_is_named_with_its_line_and_the_rest_is_used() {
     let obeyed = "may not be set from a repository: shells, loaders or tools obey it";
     let port = "is not a port: ports go from 1 to 65535";
     let volume =
-        "is no volume name: use 2 to 63 of a-z, 0-9, _, . and -, begin with a letter or digit, no ..";
+        "is not a volume name: use 2 to 63 of a-z, 0-9, _, . and -, begin with a letter or digit, no ..";
     for (text, expected) in [
         ("ports.ui_port = 1", format!("ports.ui_port: \"ui_port\" is not a variable name: {well_formed}")),
         ("ports.\"A;touch x\" = 1", format!("ports.A;touch x: \"A;touch x\" is not a variable name: {well_formed}")),
@@ -211,24 +217,24 @@ fn a_bad_value_is_named_with_its_line_and_the_rest_is_used() {
         ("[[database]]", "database: wanted a table, found an array".into()),
         ("project = 1", "project: wanted a string, found an integer".into()),
         ("project = \"-._\"", "project: \"-._\" has no letter or digit".into()),
-        ("database.mode = \"own\"", "database.mode: \"own\" is none of isolated, database, schema, shared".into()),
+        ("database.mode = \"own\"", "database.mode: \"own\" is not one of isolated, database, schema, shared".into()),
         ("database.name = \"a b\"", "database.name: \"a b\": use letters, digits, _ and -, and don't begin with -".into()),
         ("database.name = \"\"", "database.name: \"\": use letters, digits, _ and -, and don't begin with -".into()),
         ("database.volume = \"../containers/x\"", format!("database.volume: \"../containers/x\" {volume}")),
         ("database.volume = \"DB\"", format!("database.volume: \"DB\" {volume}")),
         ("database.name_per_worktree = 1", "database.name_per_worktree: wanted true or false, found an integer".into()),
-        ("database.color = 1", "database.color: there is no such key; there are mode, name, name_per_worktree, volume, template, url, seed".into()),
-        ("database.seed = \"s.sql\"", "database.seed: \"s.sql\" is none of main".into()),
+        ("database.color = 1", "database.color: there is no such key; the keys are mode, name, name_per_worktree, volume, template, url, seed".into()),
+        ("database.seed = \"s.sql\"", "database.seed: \"s.sql\" is not \"main\", which is all that can be written here".into()),
         ("database.seed = 1", "database.seed: wanted a string, found an integer".into()),
         ("volumes.X = \"db_data\"", "volumes.X: \"db_data\" is another volume's name already".into()),
         ("volumes.DB_HOST_PORT = \"xx\"", "volumes.DB_HOST_PORT: a port has that variable already".into()),
         ("volumes.X = 1", "volumes.X: wanted a string, found an integer".into()),
         ("volumes.X = \"a/b\"", format!("volumes.X: \"a/b\" {volume}")),
-        ("port = 1", "port: there is no such key; there are project, ports, database, volumes, env, files, shared".into()),
-        ("\"\\u001b[31m\" = 1", "\\u{1b}[31m: there is no such key; there are project, ports, database, volumes, env, files, shared".into()),
+        ("port = 1", "port: there is no such key; the keys are project, ports, database, volumes, env, files, shared".into()),
+        ("\"\\u001b[31m\" = 1", "\\u{1b}[31m: there is no such key; the keys are project, ports, database, volumes, env, files, shared".into()),
         ("shared = [[]]", "shared: wanted a string, found an array".into()),
         ("shared = \"redis_data\"", "shared: wanted an array of strings, found a string".into()),
-        ("shared = [\"a b\"]", "shared: \"a b\" is no volume of a Compose file: use letters, digits, _ . and -".into()),
+        ("shared = [\"a b\"]", "shared: \"a b\" is not a volume of a Compose file: use letters, digits, _ . and -".into()),
     ] {
         let mut project = project(format!("ports.UI_PORT = 3000\nvolumes.REDIS_VOLUME = \"redis_data\"\n{text}"));
         assert_eq!(project.warnings, [format!(":3: {expected}")], "{text}");
@@ -253,17 +259,17 @@ fn a_bad_template_or_file_is_told_with_its_line_and_changes_nothing() {
         ("env.X = \"{\"", "env.X: a { is not closed; write {{ for the brace itself".into()),
         (
             "env.X = \"{HOME}\"",
-            "env.X: \"HOME\" is no variable of a worktree that a template could use".into(),
+            "env.X: \"HOME\" is not a variable of a worktree that a template could use".into(),
         ),
         (
             "env = { X = \"{Y}\", Y = \"{\" }",
-            "env.X: \"Y\" is no variable of a worktree that a template could use".into(),
+            "env.X: \"Y\" is not a variable of a worktree that a template could use".into(),
         ),
         ("env.X = \"a\\nb\"", "env.X: a value has no newline and no other control character".into()),
         ("env = []", "env: wanted a table, found an array".into()),
         ("files.env = \"x\"", "files.env: wanted an array of strings, found a string".into()),
         ("files.env = [1]", "files.env: wanted a string, found an integer".into()),
-        ("files.run = []", "files.run: there is no such key; there are env".into()),
+        ("files.run = []", "files.run: there is no such key; the keys are env".into()),
         ("files.env = [\"../x\"]", "files.env: \"../x\": it leads out of the worktree".into()),
         ("files.env = [\"/etc/x\"]", "files.env: \"/etc/x\": it leads out of the worktree".into()),
         ("files.env = [\".git/config\"]", "files.env: \".git/config\": it is git's own".into()),

@@ -1,11 +1,12 @@
 //! The checks behind `doctor` that only the daemon can make.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
-use wtd_protocol::{Check, CheckStatus, State};
+use wtd_protocol::{Allocation, Check, CheckStatus, PassedOver, State, Worktree};
 
 use super::Service;
 use crate::listeners;
+use crate::text::{count, shell_word};
 
 impl Service {
     /// Every check, with a remedy where one is needed.
@@ -48,8 +49,8 @@ impl Service {
             }
         }
         if there > 0 {
-            checks
-                .push(ok("databases", format!("{there} worktrees have theirs on a server that they share")));
+            let detail = count(there, "worktree has its own", "worktrees have theirs");
+            checks.push(ok("databases", format!("{detail} on a server that they share")));
         }
         self.0.databases.doubt();
         checks
@@ -72,7 +73,7 @@ impl Service {
             Ok((config, difference)) => (config.file, difference),
             Err(why) => {
                 let remedy =
-                    "correct it, then `wtd-client reload`; until then the configuration of before stays";
+                    "correct it, then `wtd-client reload`; the previous one stays in force until then";
                 return fail("configuration", why.to_string(), remedy);
             }
         };
@@ -99,7 +100,7 @@ impl Service {
             }
             (polled, limit) => warn(
                 "inotify",
-                format!("{polled} repositories are polled, which is slower"),
+                format!("{} polled, which is slower", count(polled, "repository is", "repositories are")),
                 &limit.map_or_else(|| "see the daemon's log".to_owned(), |limit| limit.to_string()),
             ),
         }
@@ -132,24 +133,11 @@ impl Service {
                     "stop that process, or run `wtd-client reassign` in the worktree",
                 ));
             }
-            for passed in &allocation.passed_over {
-                checks.push(ok(
-                    "ports",
-                    format!(
-                        "{} has offset {}: offset {} was passed over, {}={}: {}",
-                        allocation.path,
-                        allocation.offset,
-                        passed.offset,
-                        passed.variable,
-                        passed.port,
-                        passed.reason
-                    ),
-                ));
-            }
         }
         if checks.is_empty() {
             checks.push(ok("ports", "no port of a worktree is taken by others".to_owned()));
         }
+        checks.extend(passed_over(&worktrees));
         checks
     }
 
@@ -196,12 +184,14 @@ impl Service {
             return fail(
                 "offsets",
                 format!(
-                    "worktrees of {in_want} repositories have none: {total} allocations, {stale} of them stale"
+                    "worktrees of {} have none: {}, {stale} of them stale",
+                    count(in_want, "repository", "repositories"),
+                    count(total, "allocation", "allocations")
                 ),
                 "`wtd-client gc` frees the stale ones",
             );
         }
-        let detail = format!("{total} allocations, {stale} of them stale");
+        let detail = format!("{}, {stale} of them stale", count(total, "allocation", "allocations"));
         if stale > 0 {
             warn("offsets", detail, "`wtd-client gc` frees the stale ones")
         } else {
@@ -245,11 +235,11 @@ impl Service {
         let untrusted = snapshot.ledger.allocations().filter(|known| known.is_live() && known.untrusted);
         untrusted
             .map(|allocation| {
-                let path = allocation.path.display();
+                let (path, word) = (allocation.path.display(), shell_word(&allocation.path));
                 warn(
                     "trust",
                     format!("{path}: wtd.toml has templates or files that are not applied"),
-                    &format!("`wtd-client trust --path {path}` shows them, and asks"),
+                    &format!("`wtd-client trust --path {word}` shows them, and asks"),
                 )
             })
             .collect()
@@ -268,6 +258,29 @@ impl Service {
         })
         .collect()
     }
+}
+
+/// Offsets that were not given: one line for each thing that stood in the way first, however many worktrees and further
+/// offsets it was so for.
+fn passed_over(worktrees: &[Worktree]) -> Vec<Check> {
+    let mut all: BTreeMap<_, (String, usize)> = BTreeMap::new();
+    for allocation in worktrees.iter().map(|worktree| &worktree.allocation) {
+        let Some(first) = allocation.passed_over.first() else { continue };
+        let PassedOver { offset, variable, port, reason } = first;
+        let (_, count) = all.entry((port, variable, reason)).or_insert_with(|| {
+            let Allocation { path, offset: given, .. } = allocation;
+            let told = format!(
+                "{path} has offset {given}: offset {offset} was passed over, {variable}={port}: {reason}"
+            );
+            (told, 0)
+        });
+        *count += allocation.passed_over.len();
+    }
+    let line = |(told, count): (String, usize)| match count {
+        0 | 1 => ok("ports", told),
+        more => ok("ports", format!("{told}; `wtd-client list` shows {} more", more - 1)),
+    };
+    all.into_values().map(line).collect()
 }
 
 fn ok(check: &str, detail: String) -> Check {

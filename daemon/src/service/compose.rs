@@ -169,11 +169,11 @@ fn wanted(allocation: &Allocation, request: &ComposeRequest) -> Result<Wanted, S
         return Err(format!("the override is larger than {MAX_BYTES} bytes"));
     }
     if request.files_digest.len() != DIGEST_LENGTH {
-        return Err("files_digest is no SHA-256 in base64".to_owned());
+        return Err("files_digest is not a SHA-256 in base64".to_owned());
     }
     let mut ports = BTreeSet::new();
     for text in &request.ports {
-        ports.extend(range(text).ok_or_else(|| format!("{text:?} is no port, and no range of ports"))?);
+        ports.extend(range(text).ok_or_else(|| format!("{text:?} is neither a port nor a range of ports"))?);
     }
     // Every name that ends in the offset is this allocation's alone.
     let suffix = format!("_{}", allocation.offset);
@@ -193,7 +193,7 @@ fn wanted(allocation: &Allocation, request: &ComposeRequest) -> Result<Wanted, S
     let with_it = Allocation { compose: Some(compose.clone().into()), ..allocation.clone() };
     if compose_file(&with_it).is_none() {
         return Err(
-            "the files' paths and that of the git dir can't be written in COMPOSE_FILE: one is no UTF-8, or \
+            "the files' paths and that of the git dir can't be written in COMPOSE_FILE: one is not UTF-8, or \
                     they hold every character that could separate them"
                 .to_owned(),
         );
@@ -205,7 +205,7 @@ fn wanted(allocation: &Allocation, request: &ComposeRequest) -> Result<Wanted, S
 fn file_of(allocation: &Allocation, file: &str) -> Result<PathBuf, String> {
     let path = Path::new(file);
     if !path.is_absolute() || file.contains('\0') {
-        return Err(format!("{file:?} is no absolute path"));
+        return Err(format!("{file:?} is not an absolute path"));
     }
     Ok(path.strip_prefix(&allocation.path).unwrap_or(path).to_owned())
 }

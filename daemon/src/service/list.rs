@@ -1,14 +1,16 @@
 //! Worktrees and repositories as they are at this moment.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use wtd_protocol::worktree::is_mistake;
 use wtd_protocol::{PathText, PortConflict, Problem, ProblemType, Repository, State, Worktree};
 
 use super::Service;
 use crate::domain::allocation::Allocation;
+use crate::domain::identity::RepositoryId;
 use crate::git::branch;
 use crate::listeners::Listeners;
 use crate::problem;
@@ -146,7 +148,16 @@ fn repository_on_the_wire(
             .iter()
             .map(|without| format!("{}: {}", without.path.display(), without.why))
             .collect(),
+        mistakes: mistakes(snapshot, repository.id),
     }
+}
+
+/// What is wrong in the `wtd.toml` of a repository's worktrees. One that several use is told of once.
+fn mistakes(snapshot: &Snapshot, repository: RepositoryId) -> Vec<String> {
+    let live = snapshot.ledger.of_repository(repository).filter(|known| known.is_live());
+    let all: BTreeSet<_> =
+        live.flat_map(|known| &known.warnings).filter(|warning| is_mistake(warning)).collect();
+    all.into_iter().cloned().collect()
 }
 
 /// The allocation with what can be seen of its worktree now. Blocks, on git until `deadline`.

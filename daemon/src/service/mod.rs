@@ -24,6 +24,7 @@ use crate::registry::Writer;
 use crate::reload::{ReloadError, Reloader};
 use crate::seed::Seeds;
 use crate::store::{History, Place};
+use crate::text::count;
 
 /// The daemon's services; clones are handles to the same ones.
 #[derive(Debug, Clone)]
@@ -75,7 +76,7 @@ impl Service {
             ReloadError::Config(_) | ReloadError::TimedOut => Problem::new(
                 ProblemType::InvalidConfiguration,
                 error.to_string(),
-                "correct it, and reload again; until then the configuration of before stays in force",
+                "correct it, and reload again; the previous configuration stays in force until then",
             ),
             ReloadError::ShuttingDown => {
                 Problem::new(ProblemType::ShuttingDown, error.to_string(), "ask again")
@@ -114,11 +115,12 @@ impl Service {
         if polled > 0 {
             let limit = self.0.reconciler.watches().and_then(crate::watch::Watches::limit);
             let why = limit.map_or_else(|| "they can't be watched".to_owned(), |limit| limit.to_string());
-            degraded.push(format!("{polled} repositories are polled: {why}"));
+            degraded.push(format!("{} polled: {why}", count(polled, "repository is", "repositories are")));
         }
         let in_want = self.0.writer.snapshot().repositories_in_want().count();
         if in_want > 0 {
-            degraded.push(format!("worktrees of {in_want} repositories have no offset: none is left"));
+            let repositories = count(in_want, "repository", "repositories");
+            degraded.push(format!("worktrees of {repositories} have no offset: none is left"));
         }
         degraded
     }

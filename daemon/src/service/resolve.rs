@@ -9,7 +9,7 @@ use wtd_protocol::{Problem, ProblemType, State};
 use super::Service;
 use crate::domain::allocation::Allocation;
 use crate::domain::identity::FileIdentity;
-use crate::git::discover::{DiscoverError, Discovered, discover_settled};
+use crate::git::discover::{DiscoverError, Discovered, discover, discover_settled};
 use crate::git::{files, root};
 use crate::problem;
 use crate::registry::Snapshot;
@@ -46,7 +46,10 @@ impl Service {
             && allocation.state == State::Active
             && let Some(answer) = snapshot.answer(allocation.id)
         {
-            return Ok(answer.clone());
+            return match &found.discovered.root {
+                Some(root) if found.is_copy_of(&allocation.path).await => Err(copied(root, &allocation.path)),
+                _ => Ok(answer.clone()),
+            };
         }
         let Some(root) = &found.discovered.root else { return Err(no_worktree(path)) };
         let repository = snapshot.ledger.at_common_dir(&common_dir).map(|repository| repository.id);
@@ -91,7 +94,14 @@ impl Service {
     /// Has the repository of a git dir that was found looked at, and gives the common dir that the registry has for it.
     pub(super) async fn look_at(&self, found: &Found) -> Result<PathBuf, Problem> {
         let common_dir = self.registered_common_dir(found);
-        let main_root = found.discovered.root.clone().filter(|_| found.discovered.linked_id.is_none());
+        let mut main_root = found.discovered.root.clone().filter(|_| found.discovered.linked_id.is_none());
+        let known = self.0.writer.glance().ledger.at_common_dir(&common_dir).cloned();
+        if let Some(known) = known.and_then(|repository| repository.main_root.clone())
+            && main_root.is_some()
+            && found.is_copy_of(&known).await
+        {
+            main_root = None;
+        }
         self.0
             .reconciler
             .reconcile_now(&common_dir, main_root)
@@ -160,6 +170,23 @@ impl Found {
         })
     }
 
+    /// Whether the root is a copy of the directory `original`, which still is this git dir's worktree. Git takes either
+    /// for it; but they would have one database between them. The same directory under another name is no copy.
+    async fn is_copy_of(&self, original: &Path) -> bool {
+        let Some(root) = self.discovered.root.clone().filter(|root| root != original) else { return false };
+        let (original, git_dir) = (original.to_owned(), self.identity);
+        let look = move || {
+            let there = files::identity(&original).ok();
+            there.is_some()
+                && there != files::identity(&root).ok()
+                && discover(&original).is_ok_and(|found| {
+                    found.root.as_deref() == Some(&*original)
+                        && files::identity(&found.git_dir).is_ok_and(|identity| identity == git_dir)
+                })
+        };
+        tokio::task::spawn_blocking(look).await.unwrap_or(false)
+    }
+
     /// The answer for a worktree that is recorded, and whose git dir's birth says that it is the same one.
     fn recorded(&self, snapshot: &Snapshot) -> Option<Bytes> {
         self.identity.born_ns?;
@@ -174,6 +201,18 @@ impl Found {
         let now = root::marks(root, snapshot.configured_elsewhere(allocation)?)?;
         if seen.is_unchanged(now) { snapshot.answer(allocation.id).cloned() } else { None }
     }
+}
+
+fn copied(copy: &Path, original: &Path) -> Problem {
+    Problem::new(
+        ProblemType::PathUnreadable,
+        format!(
+            "{} has no allocation: it is a copy of the worktree {}, which is still there",
+            copy.display(),
+            original.display()
+        ),
+        "make another worktree with `git worktree add`, or remove the original and run `git worktree repair` here",
+    )
 }
 
 fn no_worktree(path: &Path) -> Problem {

@@ -12,6 +12,7 @@ use rustix::process::{Pid, test_kill_process};
 use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{Connection, Row};
+use wtd_protocol::routes;
 
 use super::{History, StoreError, migrations};
 
@@ -46,6 +47,25 @@ fn has_ended(description: &str) -> bool {
         .and_then(Pid::from_raw)
         .is_some_and(|id| test_kill_process(id) == Err(Errno::SRCH))
 }
+
+/// Whether a daemon answers on `socket` at once.
+fn answers(socket: &Path) -> bool {
+    let ask = || {
+        let mut stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(ANSWERING))?;
+        write!(
+            stream,
+            "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            routes::HEALTH,
+            routes::HOST
+        )?;
+        stream.read(&mut [0])
+    };
+    ask().is_ok_and(|length| length > 0)
+}
+
+/// How long it is given for that before the lock is tried again.
+const ANSWERING: Duration = Duration::from_millis(50);
 
 /// How long a daemon without a socket has to make one, or to let go of the registry.
 const VACATING: Duration = Duration::from_secs(1);
@@ -222,13 +242,14 @@ pub fn check_directory(state_dir: &Path) -> Result<(), StoreError> {
 
 /// As [`lock`]. A holder that has only just taken the lock is given a moment to say who it is and to make its socket; one
 /// whose socket is gone notices that now, and ends (see [`crate::vacancy`]). Of one that was killed while it started git,
-/// lock and socket live on in that child until it becomes git (fork(2), `O_CLOEXEC` in open(2)).
+/// lock and socket live on in that child until it becomes git (fork(2), `O_CLOEXEC` in open(2)); and while the kernel takes
+/// down one that was killed, its socket still takes connections. So it is an answer that shows that somebody is there.
 async fn lock_with_holder(registry: &Path, self_description: &str) -> Result<File, StoreError> {
     let end = Instant::now() + VACATING;
     loop {
         match lock(registry, self_description) {
             Err(StoreError::Held { socket, holder, .. })
-                if Instant::now() < end && (UnixStream::connect(&socket).is_err() || has_ended(&holder)) =>
+                if Instant::now() < end && (!answers(&socket) || has_ended(&holder)) =>
             {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }

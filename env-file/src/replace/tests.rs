@@ -154,3 +154,67 @@ fn a_file_of_a_drafts_name_is_somebody_elses() {
     assert_eq!(names(scratch.path()), [name.as_str(), "file"]);
     assert_eq!(fs::read(scratch.path().join(&name)).unwrap(), b"a person's");
 }
+
+/// Replaces the file by a draft; `saved` is called after each exchange, with its number.
+fn exchange(scratch: &TempDir, saved: &mut dyn FnMut(usize)) -> Result<bool, Why> {
+    let directory = directory::open(scratch.path()).unwrap();
+    let name = OsStr::new("file");
+    let current = read(&directory, name).unwrap();
+    let draft = Draft::write(&directory, name, b"draft", current.as_ref(), NewFile::ByUmask).unwrap();
+    // The first save, which the draft takes the place of.
+    saved(0);
+    draft.put_in_place(name, current.as_ref(), saved)
+}
+
+#[test]
+fn what_is_saved_while_a_save_is_put_back_is_the_one_that_stays() {
+    for saves in 1..5 {
+        for by_rename in [true, false] {
+            let scratch = TempDir::new().unwrap();
+            let file = scratch.path().join("file");
+            fs::write(&file, "before").unwrap();
+            let mut save = |number: usize| {
+                if number < saves {
+                    let place = if by_rename { scratch.path().join("new") } else { file.clone() };
+                    fs::write(&place, format!("save {number}")).unwrap();
+                    fs::rename(&place, &file).unwrap();
+                }
+            };
+            assert!(!exchange(&scratch, &mut save).unwrap(), "{saves}");
+            assert_eq!(fs::read_to_string(&file).unwrap(), format!("save {}", saves - 1));
+            assert_eq!(names(scratch.path()), ["file"]);
+        }
+    }
+}
+
+#[test]
+fn a_save_that_cannot_be_put_back_is_kept_beside_the_file() {
+    let scratch = TempDir::new().unwrap();
+    let file = scratch.path().join("file");
+    fs::write(&file, "before").unwrap();
+    let mut save = |number: usize| fs::write(&file, format!("save {number}")).unwrap();
+    assert!(matches!(exchange(&scratch, &mut save), Err(Why::Busy)));
+    let kept = names(scratch.path()).into_iter().find(|name| name.contains(".saved")).unwrap();
+    assert!(fs::read_to_string(scratch.path().join(kept)).unwrap().starts_with("save "));
+}
+
+#[test]
+fn drafts_of_writers_that_were_killed_are_swept_and_what_may_be_a_save_is_not() {
+    let scratch = TempDir::new().unwrap();
+    // No process has this id: it is above the kernel's limit (proc_sys_kernel(5)).
+    let (dead, alive) = (1 << 30, std::process::id());
+    let left = [format!(".wtd-{dead}-0.tmp"), format!(".wtd-{dead}-12.tmp")];
+    let kept = [
+        format!(".wtd-{dead}-0.saved"),
+        format!(".wtd-{alive}-7.tmp"),
+        ".wtd-notes.tmp".to_owned(),
+        format!(".wtd-{dead}-x.tmp"),
+    ];
+    for name in left.iter().chain(&kept) {
+        fs::write(scratch.path().join(name), "x").unwrap();
+    }
+    assert_eq!(edit(scratch.path(), added).unwrap(), Kept::Written);
+    let mut expected: Vec<String> = kept.into_iter().chain(["file".to_owned()]).collect();
+    expected.sort();
+    assert_eq!(names(scratch.path()), expected);
+}

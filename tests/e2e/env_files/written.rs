@@ -177,7 +177,7 @@ fn what_is_not_the_worktrees_own_file_is_refused() {
         ("bare.git/hooks/post-checkout", "bare.git is a git dir"),
         ("bare.git/new/file", "bare.git is a git dir"),
         ("wtd.toml", "configuration"),
-        ("utf16", "no text"),
+        ("utf16", "not the text"),
         ("begun", "line 2 does not end"),
         ("ended", "line 2 ends a block"),
         ("twice", "line 3 marks a second block"),
@@ -283,7 +283,9 @@ fn a_file_is_on_the_disk_before_it_takes_the_others_place() {
             .map(|(call, _)| call)
             .filter(|call| matches!(*call, "fsync" | "renameat2"))
             .collect();
-        assert_eq!(calls, ["fsync", "renameat2", "fsync"], "{log}");
+        // A file that changes places with another first gets a name that nobody sweeps.
+        let renames = if content.is_some() { 2 } else { 1 };
+        assert_eq!(calls, [&["fsync"], &["renameat2"].repeat(renames)[..], &["fsync"]].concat(), "{log}");
     }
 }
 

@@ -165,7 +165,7 @@ impl fmt::Display for Keep {
                 "wtd did not see this engine while its worktree was there; `docker volume rm` drops it",
             ),
             Self::Name => f.write_str("wtd passes no such name to an engine; `docker volume rm` drops it"),
-            Self::Driver(what) => write!(f, "it is no plain local volume: {what}"),
+            Self::Driver(what) => write!(f, "it is not a plain local volume: {what}"),
             Self::OthersLabel(id) => write!(f, "its label says that it belongs to allocation {id}"),
             Self::OthersProject(project) => write!(f, "it belongs to the Compose project {project}"),
             Self::Live(path) => write!(f, "the worktree {path} has it"),

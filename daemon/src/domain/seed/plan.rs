@@ -108,7 +108,7 @@ pub enum Refusal {
     #[error("volume {0} is there, with a driver or options of its own")]
     Foreign(VolumeName),
     /// It can't be copied while something runs, and nothing may be paused.
-    #[error("volume {volume} can't be copied while {users} runs")]
+    #[error("volume {volume} can't be copied while these run: {users}")]
     Running {
         /// The volume.
         volume: VolumeName,
@@ -132,7 +132,7 @@ impl Refusal {
             }
             Self::InUse { .. } => "run `docker compose down` in the worktree first",
             Self::Foreign(_) => "wtd fills none but plain volumes of the engine",
-            Self::Running { .. } => "stop it, or leave out --no-pause",
+            Self::Running { .. } => "stop them, or leave out --no-pause",
         }
     }
 }

@@ -22,7 +22,7 @@ impl Parser<'_> {
                 self.project.database_mode = mode;
             } else {
                 let modes = DatabaseMode::ALL.map(DatabaseMode::as_str).join(", ");
-                let reason = format!("{:?} is none of {modes}", excerpt(word));
+                let reason = format!("{:?} is not one of {modes}", excerpt(word));
                 self.complain("database.mode", value.span(), reason);
             }
         }
@@ -81,7 +81,8 @@ impl Parser<'_> {
         if whose == "main" {
             self.project.seeds_from_main = true;
         } else {
-            let reason = format!("{:?} is none of main", excerpt(whose));
+            let reason =
+                format!("{:?} is not \"main\", which is all that can be written here", excerpt(whose));
             self.complain(KEY, value.span(), reason);
         }
     }

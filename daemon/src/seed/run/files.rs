@@ -45,11 +45,14 @@ impl Run {
             };
         }
         let names: Vec<&str> = users.iter().map(|(_, name)| name.as_str()).collect();
+        let [are, go] = if names.len() == 1 { ["is", "goes"] } else { ["are", "go"] };
         let names = names.join(", ");
         let paused = users.iter().map(|(id, _)| id.clone()).collect();
         self.seeds.record(Record::Seeding(Arc::new(Seeding { paused, ..seeding.clone() })), None).await?;
-        self.tell(SeedEvent::Notice { text: format!("{names} is paused while volume {source} is copied") })
-            .await?;
+        self.tell(SeedEvent::Notice {
+            text: format!("{names} {are} paused while volume {source} is copied"),
+        })
+        .await?;
         let ids: Vec<ContainerId> = users.iter().filter_map(|(id, _)| ContainerId::new(id)).collect();
         self.pause(ids.clone()).await?;
         self.begin(format!("copying {source} to {volume}")).await?;
@@ -57,7 +60,7 @@ impl Run {
         for id in &ids {
             self.connection.resume(id).await?;
         }
-        self.tell(SeedEvent::Notice { text: format!("{names} goes on") }).await?;
+        self.tell(SeedEvent::Notice { text: format!("{names} {go} on") }).await?;
         if let Some(directory) = data_directory(copy) {
             let held = self.connection.hold(volume, false, &self.seeds.0.owner).await?;
             let version = format!("{directory}PG_VERSION");
