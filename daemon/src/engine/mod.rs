@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tracing::warn;
 use wtd_protocol::gc::EngineHint;
 
 pub use archive::{HELPER_LABEL, Held};
@@ -204,6 +205,22 @@ impl Engine {
             Err(error) => Err(error.to_string()),
         }
     }
+}
+
+/// Reaches those of the engines at these addresses that answer; of the others it is told why not.
+pub async fn open_all(hosts: impl IntoIterator<Item = String>) -> Vec<Connection> {
+    let mut connections = Vec::new();
+    for host in hosts {
+        let opened = match Host::new(&host) {
+            Ok(host) => Connection::open(host).await,
+            Err(error) => Err(error),
+        };
+        match opened {
+            Ok(connection) => connections.push(connection),
+            Err(error) => warn!(why = %error, "what was interrupted waits for its engine"),
+        }
+    }
+    connections
 }
 
 #[cfg(test)]

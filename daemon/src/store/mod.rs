@@ -9,6 +9,7 @@ mod compose;
 mod gc;
 mod migrations;
 mod open;
+mod restore;
 mod rows;
 mod seed;
 
@@ -118,6 +119,9 @@ impl Registry {
             let (repository, content) = rows::trusted(&row)?;
             ledger.trusted.insert(repository, content);
         }
+        for restoring in restore::there(&mut self.connection).await? {
+            ledger.put_restoring(restoring.into());
+        }
         for row in sqlx::query("SELECT * FROM repositories").fetch_all(&mut self.connection).await? {
             ledger.put_repository(rows::repository(&row)?.into());
         }
@@ -210,6 +214,9 @@ async fn write(
             Record::Removed { removal, outcome } => {
                 gc::end_removal(&mut transaction, removal, outcome, now).await?;
             }
+            Record::Restoring(restoring) => restore::put(&mut transaction, restoring, now).await?,
+            Record::Restored { id, outcome } => restore::end(&mut transaction, id, outcome, now).await?,
+            Record::RestoredGone(id) => restore::gone(&mut transaction, id, now).await?,
             Record::Seeding(seeding) => seed::put(&mut transaction, seeding, now).await?,
             Record::Seeded { id, outcome } => seed::end(&mut transaction, id, outcome, now).await?,
         }
