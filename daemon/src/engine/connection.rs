@@ -151,7 +151,9 @@ impl Connection {
 
     /// Stops a container and has it removed, its anonymous volumes not.
     pub async fn remove_container(&self, id: &ContainerId) -> Result<Removed, EngineError> {
-        let stop = self.docker.stop_container(&id.0, None::<StopContainerOptions>);
+        // The library's own end would come before the one that the engine gives a process.
+        let patient = self.docker.clone().with_timeout(STOPPING);
+        let stop = patient.stop_container(&id.0, None::<StopContainerOptions>);
         let stopped = match tokio::time::timeout(STOPPING, stop).await {
             Ok(stopped) => stopped.map_err(|source| self.failed(source)),
             Err(_) => Err(EngineError::TimedOut(self.host.clone())),
