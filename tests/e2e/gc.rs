@@ -1,11 +1,13 @@
 //! `gc` on a real engine: what removed worktrees left is dropped, and nothing else.
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::harness::engine::{self, Engine};
+use crate::harness::engine_proxy::{EngineProxy, Fault};
 use crate::harness::{Daemon, Ran, Repo, Sandbox, require, until};
 
 /// One line of `gc --json`, as the contract has it.
@@ -279,6 +281,47 @@ fn down_removes_the_containers_of_the_worktrees_own_stack_first() {
     assert!(!is_free(&sandbox, &path), "a container that goes by the project's name is left");
     engine.remove(&other);
     sandbox.client(["gc", "-y"]).ok();
+    assert!(is_free(&sandbox, &path));
+}
+
+/// Docker before 24 says of a volume when its top directory last changed, and a server that stops changes it.
+#[test]
+fn down_drops_the_volume_of_a_server_that_writes_as_it_stops() {
+    let Some(engine) = engine::shared() else { return };
+    let directory = tempfile::tempdir_in("/tmp").unwrap();
+    let proxy = EngineProxy::start(&directory.path().join("proxy.sock"), engine.socket());
+    let sandbox = sandbox(&proxy.host());
+    let (scene, daemon) = Scene::with_daemon(&sandbox, engine);
+    let (path, offset) = scene.add(&daemon, "one");
+    let (volume, project) = (scene.volume(offset), scene.project(offset));
+    engine.volume(&volume, &[]);
+    let listed = engine.inspect(&volume).unwrap();
+    let version = engine.done("GET", "/version", None).json();
+    let tells_creation = !matches!(version["ApiVersion"].as_str(), Some("1.41" | "1.42"));
+    let labels = Engine::stack(&project, path.to_str().unwrap());
+    engine.run(&format!("{project}-db-1"), &[&volume], &labels);
+    scene.repo.remove(&path);
+    proxy.arm_at(Fault::Hold, "/stop", 0, 0);
+    let mut client = sandbox.client_command(["gc", "-y", "--down"]);
+    let client = client.env("WTD_NO_START", "1").stdin(Stdio::null()).stdout(Stdio::piped());
+    let client = client.stderr(Stdio::piped()).spawn().unwrap();
+    proxy.await_held();
+    // `CreatedAt` is in whole seconds.
+    until(
+        "the engine says something else",
+        || {
+            let pid_file = engine.content(&volume).join("postmaster.pid");
+            std::fs::write(&pid_file, "").unwrap();
+            std::fs::remove_file(pid_file).unwrap();
+            engine.inspect(&volume).unwrap()
+        },
+        |now| now["CreatedAt"] != listed["CreatedAt"] || tells_creation,
+    );
+    proxy.let_pass();
+    let done = client.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&done.stdout);
+    assert!(said.contains("1 volume dropped"), "{said}{}", String::from_utf8_lossy(&done.stderr));
+    assert!(engine.inspect(&volume).is_none());
     assert!(is_free(&sandbox, &path));
 }
 

@@ -23,7 +23,7 @@ impl Run<'_> {
     /// Drops a volume, if everything still speaks for it.
     pub(super) async fn drop_volume(&self, connection: &Connection, shown: &mut GcItem) -> Result<(), Stop> {
         let found = self.survey.plan.items.iter().find_map(|item| match &item.action {
-            Action::Drop(name) if report::token_of_volume(item, connection.id()) == shown.token => {
+            Action::Drop(name) if report::token_of_volume(item, &self.survey.engine) == shown.token => {
                 Some((item, name))
             }
             _ => None,
@@ -121,8 +121,7 @@ impl Run<'_> {
         if let Some(user) = engine.containers.first() {
             return Ok(Some(Outcome::Kept(format!("container {} ({}) uses it", user.name, user.state))));
         }
-        let same =
-            report::token_of_volume(&now, connection.id()) == report::token_of_volume(item, connection.id());
+        let same = report::is_same(&item.volume, &self.survey.engine, &now.volume);
         Ok((!same).then(|| Outcome::Kept("it has changed since it was listed".to_owned())))
     }
 }
