@@ -326,6 +326,30 @@ fn down_drops_the_volume_of_a_server_that_writes_as_it_stops() {
 }
 
 #[test]
+fn a_repository_that_is_forgotten_while_gc_looks_stays_forgotten() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.daemon();
+    // Looks at all of them take gc a while.
+    let repos: Vec<Repo<'_>> = (0..10).map(|number| sandbox.repo(&format!("app{number}"))).collect();
+    for repo in &repos {
+        daemon.put(&repo.path);
+        repo.add("one");
+        daemon.await_agreement(repo);
+    }
+    for repo in &repos {
+        let plan = json!({ "dry_run": true });
+        std::thread::scope(|scope| {
+            let looking = scope.spawn(|| daemon.http("POST", "/v1/gc", Some(&plan)).ok());
+            let path = wtd_protocol::PathText::of(&repo.path).text;
+            daemon.http("DELETE", "/v1/repositories", Some(&json!({ "path": path }))).ok();
+            looking.join().unwrap();
+        });
+    }
+    let rows = sandbox.list();
+    assert!(repos.iter().all(|repo| rows.find(&repo.path).is_none()), "{rows:#?}");
+}
+
+#[test]
 fn a_volume_that_was_removed_by_hand_frees_the_offset_without_gc() {
     let Some(engine) = engine::shared() else { return };
     let sandbox = sandbox(&engine.host());
