@@ -326,6 +326,37 @@ fn down_drops_the_volume_of_a_server_that_writes_as_it_stops() {
 }
 
 #[test]
+fn a_stack_that_stays_after_all_says_why() {
+    let Some(engine) = engine::shared() else { return };
+    let directory = tempfile::tempdir_in("/tmp").unwrap();
+    let proxy = EngineProxy::start(&directory.path().join("proxy.sock"), engine.socket());
+    let sandbox = sandbox(&proxy.host());
+    let (scene, daemon) = Scene::with_daemon(&sandbox, engine);
+    let (path, offset) = scene.add(&daemon, "one");
+    let db = format!("{}-db-1", scene.project(offset));
+    engine.create(&db, &[], &Engine::stack(&scene.project(offset), path.to_str().unwrap()));
+    scene.repo.remove(&path);
+    daemon.await_state(&path, "stale");
+    // A run begins with what an earlier one left.
+    proxy.arm_at(Fault::Hold, "/images/json", 0, 0);
+    let daemon = &daemon;
+    let report = std::thread::scope(|scope| {
+        let run = json!({ "dry_run": false, "down": true });
+        let running = scope.spawn(move || daemon.http("POST", "/v1/gc", Some(&run)).ok());
+        proxy.await_held();
+        std::fs::rename(&scene.repo.path, scene.repo.path.with_extension("away")).unwrap();
+        proxy.let_pass();
+        running.join().unwrap()
+    });
+    let stack = &report["stacks"][0];
+    assert!(stack["action"] == "keep" && stack["done"] == false, "{report:#}");
+    let reason = stack["reason"].as_str().unwrap();
+    assert!(reason.contains("its repository is gone"), "{reason}");
+    assert!(engine.containers().contains(&db));
+    engine.remove(&db);
+}
+
+#[test]
 fn a_repository_that_is_forgotten_while_gc_looks_stays_forgotten() {
     let sandbox = Sandbox::new();
     let daemon = sandbox.daemon();

@@ -7,7 +7,7 @@ use wtd_protocol::gc::{GcAction, GcContainer, GcItem, GcKind, GcOffset, GcReport
 use super::survey::Survey;
 use crate::domain::allocation::Allocation;
 use crate::domain::gc::objects::ObjectItem;
-use crate::domain::gc::plan::{Action, Item, Stack};
+use crate::domain::gc::plan::{Action, Item, Keep, Stack};
 use crate::domain::gc::{Container, EngineId, EngineView, Volume};
 use crate::wire::time;
 
@@ -49,6 +49,7 @@ pub(super) fn item(item: &Item, engine: &EngineView) -> GcItem {
         action,
         reason,
         done: false,
+        unanswered: false,
         size: None,
         backup: None,
         since: time(allocation.since),
@@ -78,6 +79,7 @@ pub(super) fn object(item: &ObjectItem) -> GcItem {
         action,
         reason,
         done: false,
+        unanswered: matches!(item.keep, Some(Keep::Server(_))),
         size: item.found.size,
         backup: None,
         since: time(allocation.since),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use wtd_protocol::PathText;
 use wtd_protocol::gc::{GcEvent, GcItem};
 
-use super::{Outcome, Run, Stop};
+use super::{Outcome, Run, Stop, no_longer_stale};
 use crate::domain::gc::plan::{Action, Item, Question, plan};
 use crate::domain::gc::proof::Proof;
 use crate::domain::gc::removal::Removal;
@@ -112,7 +112,8 @@ impl Run<'_> {
             options: self.wish.options,
         });
         let Some(now) = again.items.into_iter().find(|it| it.allocation.id == id) else {
-            return Ok(Some(Outcome::Kept("its worktree came back".to_owned())));
+            let why = no_longer_stale(&snapshot.ledger, id).unwrap_or("it is not the worktree's any more");
+            return Ok(Some(Outcome::Kept(why.to_owned())));
         };
         if let Action::Keep(keep) = &now.action {
             return Ok(Some(Outcome::Kept(keep.to_string())));
