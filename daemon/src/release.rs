@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::{debug, warn};
 use wtd_protocol::State;
@@ -15,11 +16,56 @@ use crate::domain::gc::release::waits_for;
 use crate::domain::gc::{EngineView, Look, Looks};
 use crate::domain::identity::AllocationId;
 use crate::domain::restoring::Restoring;
-use crate::engine::{Connection, Engine, Host};
+use crate::engine::{Connection, Engine, Host, News};
 use crate::reconciler::Reconciler;
 use crate::registry::writer::now;
 use crate::registry::{Decision, Writer};
 use crate::store::History;
+
+/// The first and the longest pause before an engine is asked again that does not answer while something is stale.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(1));
+
+/// Whether it is heard what goes from the engine.
+#[derive(Debug)]
+enum Ear {
+    /// It is.
+    Open(News),
+    /// The engine does not answer.
+    Deaf,
+    /// There is nothing to be heard: nothing is stale, or there is no engine.
+    Shut,
+}
+
+impl Ear {
+    /// Begins to listen where it is not listened yet.
+    async fn open(self, engine: &Engine) -> Self {
+        match self {
+            Self::Open(news) if news.are_of(engine) => Self::Open(news),
+            _ => match News::of(engine).await {
+                Ok(Some(news)) => Self::Open(news),
+                Ok(None) => Self::Shut,
+                Err(_) => Self::Deaf,
+            },
+        }
+    }
+
+    /// Waits until it is time to look again: true when something has gone, false when nothing has been heard for as long
+    /// as the pause.
+    async fn hear(&mut self, pause: Duration) -> bool {
+        match self {
+            Self::Open(news) => {
+                if news.next().await {
+                    return true;
+                }
+            }
+            Self::Deaf => {}
+            Self::Shut => std::future::pending().await,
+        }
+        *self = Self::Deaf;
+        tokio::time::sleep(pause).await;
+        false
+    }
+}
 
 /// What releasing takes; clones are handles to the same.
 #[derive(Debug, Clone)]
@@ -40,13 +86,30 @@ impl Releaser {
         Self { writer, reconciler, history, databases }
     }
 
-    /// Releases what can be released whenever something may have become stale, and at every sweep. Until the future is
-    /// dropped.
+    /// Releases what can be released whenever something may have become stale, at every sweep, and while something is
+    /// stale also whenever the engine says that something has gone. Events only say that it is time to look. Until the
+    /// future is dropped.
     pub async fn run(&self, engine: &Engine) {
+        let mut ear = Ear::Shut;
+        let mut pause = PAUSES.0;
         loop {
+            // Before the look, so that what goes after it is heard of.
+            ear = if self.has_stale() { ear.open(engine).await } else { Ear::Shut };
             self.release(engine, true).await;
-            self.reconciler.stale().await;
+            if !self.has_stale() {
+                (ear, pause) = (Ear::Shut, PAUSES.0);
+            }
+            tokio::select! {
+                () = self.reconciler.stale() => {}
+                heard = ear.hear(pause) => {
+                    pause = if heard { PAUSES.0 } else { (pause * 2).min(PAUSES.1) };
+                }
+            }
         }
+    }
+
+    fn has_stale(&self) -> bool {
+        self.writer.glance().ledger.count(State::Stale) > 0
     }
 
     /// Releases every stale allocation of which nothing is left. `is_own`: the engine is the daemon's own; another one,

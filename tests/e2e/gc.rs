@@ -382,7 +382,13 @@ fn a_repository_that_is_forgotten_while_gc_looks_stays_forgotten() {
 
 #[test]
 fn a_volume_that_was_removed_by_hand_frees_the_offset_without_gc() {
-    let Some(engine) = engine::shared() else { return };
+    if let Some(engine) = engine::shared() {
+        frees_what_was_removed_by_hand(engine);
+    }
+}
+
+/// A volume that somebody removes on this engine frees the offset at once.
+pub(crate) fn frees_what_was_removed_by_hand(engine: &Engine) {
     let sandbox = sandbox(&engine.host());
     let (scene, daemon) = Scene::with_daemon(&sandbox, engine);
     let (with, offset) = scene.add(&daemon, "with");
@@ -393,9 +399,39 @@ fn a_volume_that_was_removed_by_hand_frees_the_offset_without_gc() {
     daemon.await_state(&without, "released");
     daemon.await_state(&with, "stale");
     engine.remove_volume(&scene.volume(offset));
-    daemon.terminate();
-    let daemon = sandbox.daemon();
     daemon.await_state(&with, "released");
+}
+
+#[test]
+fn the_engine_is_followed_while_something_is_stale_and_only_then() {
+    let Some(engine) = engine::shared() else { return };
+    let directory = tempfile::tempdir_in("/tmp").unwrap();
+    let proxy = EngineProxy::start(&directory.path().join("proxy.sock"), engine.socket());
+    // What is released here is not released by a sweep.
+    let config = format!("engine = \"{}\"\nprobe = false\nresync = \"1h\"\n", proxy.host());
+    let sandbox = Sandbox::with_config(&config);
+    let (scene, daemon) = Scene::with_daemon(&sandbox, engine);
+    let (path, offset) = scene.add(&daemon, "one");
+    until("the engine is left alone", || proxy.open(), |open| *open == 0);
+    engine.volume(&scene.volume(offset), &[]);
+    scene.repo.remove(&path);
+    daemon.await_state(&path, "stale");
+    until("the engine is followed", || proxy.open(), |open| *open == 1);
+    engine.remove_volume(&scene.volume(offset));
+    daemon.await_state(&path, "released");
+    until("the engine is left alone", || proxy.open(), |open| *open == 0);
+
+    // An engine that is away when the worktree goes, and comes back.
+    let (path, offset) = scene.add(&daemon, "two");
+    engine.volume(&scene.volume(offset), &[]);
+    proxy.arm(Fault::DownBefore, 0, 0);
+    scene.repo.remove(&path);
+    daemon.await_state(&path, "stale");
+    engine.remove_volume(&scene.volume(offset));
+    until("the engine was asked", || proxy.has_happened(), |asked| *asked);
+    proxy.disarm();
+    daemon.await_state(&path, "released");
+    until("the engine is left alone", || proxy.open(), |open| *open == 0);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use bollard::query_parameters::{
     RemoveVolumeOptions, StopContainerOptions,
 };
 use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker};
+use jiff::Timestamp;
 
 use super::{EngineError, Host, sizes};
 use crate::domain::gc::belongings::COMPOSE_WORKING_DIR_LABEL;
@@ -38,6 +39,8 @@ pub struct Connection {
     version: String,
     tells_creation: bool,
     tells_owners: bool,
+    /// When it was made, by the engine's own clock.
+    pub(super) made: Option<Timestamp>,
 }
 
 /// What came of having something removed.
@@ -77,6 +80,7 @@ impl Connection {
             version: version.version.unwrap_or_default(),
             tells_creation: is_podman || api >= TELLS_CREATION,
             tells_owners: !is_podman,
+            made: info.system_time.and_then(|now| now.parse().ok()),
         })
     }
 
