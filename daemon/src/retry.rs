@@ -22,8 +22,13 @@ pub async fn until_done<Attempt: Future<Output = bool>>(
     let mut pause = FIRST;
     while !is_done().await {
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(*resyncs.borrow()).max(FIRST);
+        pause = after(pause, *resyncs.borrow());
     }
+}
+
+/// The pause after this one.
+fn after(pause: Duration, resync: Duration) -> Duration {
+    (pause * 2).min(resync).max(FIRST)
 }
 
 /// Records how something ended, and tries more than once: until then it counts as interrupted.
@@ -41,5 +46,35 @@ pub async fn record<Attempt: Future<Output = Result<(), WriteError>>>(
             }
             ended => return ended,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn what_can_not_be_done_is_tried_ever_more_rarely_and_no_more_often_than_the_resync() {
+        let pauses: Vec<u64> =
+            std::iter::successors(Some(FIRST), |last| Some(after(*last, Duration::from_mins(5))))
+                .map(|pause| pause.as_secs())
+                .take(11)
+                .collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+        assert_eq!(after(FIRST, Duration::ZERO), FIRST, "never without a pause");
+    }
+
+    #[tokio::test]
+    async fn what_is_done_is_not_tried_again() {
+        let (_resync, resyncs) = watch::channel(Duration::from_mins(5));
+        let tries = Cell::new(0);
+        until_done(&resyncs, || {
+            tries.set(tries.get() + 1);
+            async { true }
+        })
+        .await;
+        assert_eq!(tries.get(), 1);
     }
 }

@@ -178,11 +178,22 @@ impl Gc {
         }
     }
 
-    /// Ends restoring that is under way, and waits until it is cleared away.
+    /// Ends restoring that is under way, and waits until it is cleared away; a run ends before its next step.
     pub async fn end(&self) {
         self.0.end.send_replace(true);
+        let both = async { tokio::join!(self.0.restoring.lock(), self.0.running.lock()) };
         // What can't be cleared away in this time goes with the next start.
-        drop(tokio::time::timeout(CLEARING, self.0.restoring.lock()).await);
+        drop(tokio::time::timeout(CLEARING, both).await);
+    }
+
+    fn is_ending(&self) -> bool {
+        *self.0.end.borrow()
+    }
+
+    /// Waits until the daemon is about to end.
+    async fn ending(&self) {
+        // The sender lives as long as this does.
+        drop(self.0.end.subscribe().wait_for(|ends| *ends).await);
     }
 
     /// Begins a run, which goes on by itself as long as somebody hears of its events. One run at a time.

@@ -25,6 +25,7 @@ use crate::domain::gc::removal::Removal;
 use crate::domain::identity::AllocationId;
 use crate::domain::ledger::Ledger;
 use crate::errand::{Stop, tell};
+use crate::problem;
 use crate::registry::Decision;
 
 /// A run.
@@ -91,7 +92,10 @@ impl<'a> Run<'a> {
             Err(Stop::Failed(problem)) => report.failure = Some(problem),
             Err(Stop::Unheard) => info!("gc ends: nobody listens any more"),
         }
-        self.gc.release(&self.wish.engine).await;
+        // The next start does it as well.
+        if !self.gc.is_ending() {
+            self.gc.release(&self.wish.engine).await;
+        }
         let snapshot = self.gc.writer().snapshot();
         for offset in &mut report.offsets {
             let held = snapshot.ledger.allocations().any(|it| it.id.to_string() == offset.allocation);
@@ -217,6 +221,14 @@ impl<'a> Run<'a> {
         let id = allocation.id;
         let second = self.prove(allocation).await.remove(&id)?;
         Some(HashMap::from([(id, proofs::both(first.get(&id)?.clone(), second))]))
+    }
+
+    /// Tells of the next step, unless the daemon is about to end: then there is none.
+    async fn begin(&self, what: String) -> Result<(), Stop> {
+        if self.gc.is_ending() {
+            return Err(problem::shutting_down().into());
+        }
+        self.tell(GcEvent::Begin { what }).await
     }
 
     async fn tell(&self, event: GcEvent) -> Result<(), Stop> {

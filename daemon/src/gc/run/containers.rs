@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tracing::info;
-use wtd_protocol::gc::{GcAction, GcEvent, GcStack};
+use wtd_protocol::gc::{GcAction, GcStack};
 
 use super::{Run, Stop, no_longer_stale};
 use crate::domain::allocation::Allocation;
@@ -31,7 +31,7 @@ impl Run<'_> {
             if still.is_none_or(|it| !is_container_of(allocation, it)) {
                 continue;
             }
-            self.tell(GcEvent::Begin { what: format!("removing container {}", container.name) }).await?;
+            self.begin(format!("removing container {}", container.name)).await?;
             let removal = Arc::new(Removal {
                 allocation: allocation.id,
                 engine: connection.id().clone(),

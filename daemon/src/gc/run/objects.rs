@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use wtd_protocol::gc::{GcEvent, GcItem};
+use wtd_protocol::gc::GcItem;
 
 use super::{Outcome, Run, Stop, no_longer_stale};
 use crate::databases::{DropError, Dropped};
@@ -21,7 +21,7 @@ impl Run<'_> {
         let is_shown = |item: &&ObjectItem| item.keep.is_none() && report::object(item).token == shown.token;
         let Some(item) = self.survey.objects.iter().find(is_shown) else { return Ok(()) };
         let (kind, name, allocation) = (item.object.name.kind(), &item.found.name, &item.allocation);
-        self.tell(GcEvent::Begin { what: format!("dropping {kind} {name}") }).await?;
+        self.begin(format!("dropping {kind} {name}")).await?;
         let first = self.prove(allocation).await;
         let removal = Arc::new(Removal {
             allocation: allocation.id,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use wtd_protocol::PathText;
-use wtd_protocol::gc::{GcEvent, GcItem};
+use wtd_protocol::gc::GcItem;
 
 use super::{Outcome, Run, Stop, no_longer_stale};
 use crate::domain::gc::plan::{Action, Item, Question, plan};
@@ -29,7 +29,7 @@ impl Run<'_> {
             _ => None,
         });
         let Some((item, name)) = found else { return Ok(()) };
-        self.tell(GcEvent::Begin { what: format!("dropping volume {name}") }).await?;
+        self.begin(format!("dropping volume {name}")).await?;
         let removal = Arc::new(Removal {
             allocation: item.allocation.id,
             engine: connection.id().clone(),
@@ -57,20 +57,12 @@ impl Run<'_> {
             return Ok(outcome);
         }
         if let Some(directory) = &self.wish.backup {
-            self.tell(GcEvent::Begin { what: format!("writing volume {name} to {}", directory.display()) })
-                .await?;
-            let written = backup::write(
-                &self.gc.0.owner,
-                connection,
-                &item.allocation,
-                &item.volume,
-                name,
-                directory,
-                &self.events,
-            )
-            .await;
+            self.begin(format!("writing volume {name} to {}", directory.display())).await?;
+            let source =
+                backup::Source { connection, allocation: &item.allocation, volume: &item.volume, name };
+            let written = backup::write(self.gc, &source, directory, &self.events).await;
             *file = Some(written.map_err(|error| Stop::Failed(error.problem()))?);
-            self.tell(GcEvent::Begin { what: format!("dropping volume {name}") }).await?;
+            self.begin(format!("dropping volume {name}")).await?;
             // That took its time.
             if let Some(outcome) = self.may_drop(connection, item, name, first).await? {
                 return Ok(outcome);
