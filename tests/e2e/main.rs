@@ -45,6 +45,8 @@ mod gc_ends;
 #[cfg(test)]
 mod gc_keeps;
 #[cfg(test)]
+mod gc_meanwhile;
+#[cfg(test)]
 mod gc_podman;
 #[cfg(test)]
 mod hook;
