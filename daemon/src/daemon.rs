@@ -186,13 +186,13 @@ fn work(
 ) {
     let (recording, there) = (releaser.clone(), engine.clone());
     let (sweeping, sweeps) = (reconciler.clone(), resyncs.clone());
-    let looks = resyncs.clone();
+    let (looks, retries) = (resyncs.clone(), resyncs.clone());
     tasks.spawn(async move { recorder::run(&recording.writer, &recording.history, &there, looks).await });
     tasks.spawn(async move { sweeping.sweep(sweeps).await });
     tasks.spawn(async move { releaser.run(&engine).await });
     tasks.spawn(async move { databases.run(resyncs).await });
     tasks.spawn(async move {
-        tokio::join!(seeds.run(), gc.recover());
+        tokio::join!(seeds.run(&retries), gc.recover(&retries));
     });
     reconciler.set_roots_listener(Arc::clone(&roots) as _);
     let searching = reconciler.clone();

@@ -26,6 +26,7 @@ pub mod reconciler;
 pub mod registry;
 pub mod release;
 pub mod reload;
+pub mod retry;
 pub mod roots;
 pub mod seed;
 pub mod service;

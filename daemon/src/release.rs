@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::{debug, warn};
 use wtd_protocol::State;
@@ -14,11 +15,57 @@ use crate::domain::gc::made_after::names_to_look_for;
 use crate::domain::gc::release::waits_for;
 use crate::domain::gc::{EngineView, Look, Looks};
 use crate::domain::identity::AllocationId;
-use crate::engine::{Connection, Engine, Host};
+use crate::domain::restoring::Restoring;
+use crate::engine::{Connection, Engine, Host, News};
 use crate::reconciler::Reconciler;
 use crate::registry::writer::now;
 use crate::registry::{Decision, Writer};
 use crate::store::History;
+
+/// The first and the longest pause before an engine is asked again that does not answer while something is stale.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(1));
+
+/// Whether it is heard what goes from the engine.
+#[derive(Debug)]
+enum Ear {
+    /// It is.
+    Open(News),
+    /// The engine does not answer.
+    Deaf,
+    /// There is nothing to be heard: nothing is stale, or there is no engine.
+    Shut,
+}
+
+impl Ear {
+    /// Begins to listen where it is not listened yet.
+    async fn open(self, engine: &Engine) -> Self {
+        match self {
+            Self::Open(news) if news.are_of(engine) => Self::Open(news),
+            _ => match News::of(engine).await {
+                Ok(Some(news)) => Self::Open(news),
+                Ok(None) => Self::Shut,
+                Err(_) => Self::Deaf,
+            },
+        }
+    }
+
+    /// Waits until it is time to look again: true when something has gone, false when nothing has been heard for as long
+    /// as the pause.
+    async fn hear(&mut self, pause: Duration) -> bool {
+        match self {
+            Self::Open(news) => {
+                if news.next().await {
+                    return true;
+                }
+            }
+            Self::Deaf => {}
+            Self::Shut => std::future::pending().await,
+        }
+        *self = Self::Deaf;
+        tokio::time::sleep(pause).await;
+        false
+    }
+}
 
 /// What releasing takes; clones are handles to the same.
 #[derive(Debug, Clone)]
@@ -39,13 +86,30 @@ impl Releaser {
         Self { writer, reconciler, history, databases }
     }
 
-    /// Releases what can be released whenever something may have become stale, and at every sweep. Until the future is
-    /// dropped.
+    /// Releases what can be released whenever something may have become stale, at every sweep, and while something is
+    /// stale also whenever the engine says that something has gone. Events only say that it is time to look. Until the
+    /// future is dropped.
     pub async fn run(&self, engine: &Engine) {
+        let mut ear = Ear::Shut;
+        let mut pause = PAUSES.0;
         loop {
+            // Before the look, so that what goes after it is heard of.
+            ear = if self.has_stale() { ear.open(engine).await } else { Ear::Shut };
             self.release(engine, true).await;
-            self.reconciler.stale().await;
+            if !self.has_stale() {
+                (ear, pause) = (Ear::Shut, PAUSES.0);
+            }
+            tokio::select! {
+                () = self.reconciler.stale() => {}
+                heard = ear.hear(pause) => {
+                    pause = if heard { PAUSES.0 } else { (pause * 2).min(PAUSES.1) };
+                }
+            }
         }
+    }
+
+    fn has_stale(&self) -> bool {
+        self.writer.glance().ledger.count(State::Stale) > 0
     }
 
     /// Releases every stale allocation of which nothing is left. `is_own`: the engine is the daemon's own; another one,
@@ -53,20 +117,23 @@ impl Releaser {
     pub async fn release(&self, engine: &Engine, is_own: bool) {
         let snapshot = self.writer.snapshot();
         let stale: Vec<Arc<Allocation>> = snapshot.ledger.in_state(State::Stale).cloned().collect();
-        if stale.is_empty() {
+        let restored = snapshot.ledger.restorings().filter(|it| it.has_ended).cloned().collect();
+        if stale.is_empty() && Vec::is_empty(&restored) {
             return;
         }
-        match self.bare(&stale, engine, is_own).await {
+        match self.bare(&stale, restored, engine, is_own).await {
             Ok(bare) => self.end(bare, "nothing is left of it", false).await,
             // An engine that can't be asked may have anything.
             Err(why) => debug!(why, "stale allocations wait"),
         }
     }
 
-    /// Those of the stale allocations of which nothing is left on any engine.
+    /// Those of the stale allocations of which nothing is left on any engine. Of restored volumes that are gone, that is
+    /// recorded.
     async fn bare(
         &self,
         stale: &[Arc<Allocation>],
+        restored: Vec<Arc<Restoring>>,
         engine: &Engine,
         is_own: bool,
     ) -> Result<Vec<Arc<Allocation>>, String> {
@@ -84,7 +151,8 @@ impl Releaser {
         let view = connection.view().await.map_err(|error| error.to_string())?;
         self.note_left_overs(stale, &looks, &view, connection.host()).await?;
         let mut answered = vec![view];
-        answered.extend(others(&looks, &answered).await);
+        answered.extend(others(&looks, &restored, &answered).await);
+        self.lose(restored, &answered).await?;
         let nothing = |allocation: &&Arc<Allocation>| {
             let looks = looks.get(&allocation.id).map_or(&[][..], Vec::as_slice);
             match waits_for(allocation, looks, &answered) {
@@ -97,6 +165,28 @@ impl Releaser {
         };
         let has_a_say = |allocation: &&Arc<Allocation>| is_own || looks.contains_key(&allocation.id);
         Ok(stale.iter().filter(has_a_say).filter(nothing).cloned().collect())
+    }
+
+    /// Records which restored volumes their engines don't have any more, so that the offsets that they led to are free.
+    async fn lose(&self, restored: Vec<Arc<Restoring>>, answered: &[EngineView]) -> Result<(), String> {
+        let is_gone = |it: &Arc<Restoring>| {
+            let engine = answered.iter().find(|view| view.id == it.engine);
+            engine.is_some_and(|view| !view.volumes.iter().any(|volume| it.made(volume)))
+        };
+        let gone: Vec<Arc<Restoring>> = restored.into_iter().filter(is_gone).collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let step = self.writer.commit(move |ledger, _| {
+            let mut draft = Draft::new(ledger);
+            for restored in &gone {
+                draft.lose_restored(&restored.id);
+            }
+            Ok((Some(Decision { ledger: draft.ledger, records: draft.records, seen: None }), ()))
+        });
+        step.await.map_err(|error| error.to_string())?;
+        self.reconciler.mark_in_want();
+        Ok(())
     }
 
     /// Records that this engine has something of allocations that it was not seen with while they lived: another engine's
@@ -179,15 +269,13 @@ impl Releaser {
     }
 }
 
-/// What the other engines have that were seen while these allocations lived, as far as they answer where they were.
-async fn others(looks: &Looks, answered: &[EngineView]) -> Vec<EngineView> {
-    let is_other = |id| answered.iter().all(|view| view.id != id);
-    let places: BTreeSet<_> = looks
-        .values()
-        .flatten()
-        .filter(|look| is_other(look.engine.clone()))
-        .map(|look| (look.engine.clone(), look.host.clone()))
-        .collect();
+/// What the other engines have that were seen while these allocations lived, or that a volume was restored on, as far as
+/// they answer where they were.
+async fn others(looks: &Looks, restored: &[Arc<Restoring>], answered: &[EngineView]) -> Vec<EngineView> {
+    let looked = looks.values().flatten().map(|look| (look.engine.clone(), look.host.clone()));
+    let places = looked.chain(restored.iter().map(|it| (it.engine.clone(), it.host.clone())));
+    let places: BTreeSet<_> =
+        places.filter(|(engine, _)| answered.iter().all(|view| view.id != *engine)).collect();
     let mut views = Vec::new();
     for (id, host) in places {
         let Ok(host) = Host::new(&host) else { continue };

@@ -178,6 +178,9 @@ pub struct GcItem {
     pub reason: String,
     /// Whether it is gone.
     pub done: bool,
+    /// Whether it is kept since its server gave no answer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unanswered: bool,
     /// Its size in bytes, where the engine tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,

@@ -173,9 +173,9 @@ pub struct ComposeOverride {
 pub struct PassedOver {
     /// The offset that was not given.
     pub offset: u16,
-    /// The variable whose port was not to be had.
+    /// The variable whose port was not to be had; `PORT_OFFSET` where a restored volume holds the offset.
     pub variable: String,
-    /// The port that was not to be had.
+    /// The port that was not to be had, or the offset.
     pub port: u16,
     /// What stood in the way, such as `postgres (pid 812) listens on it`.
     pub reason: String,

@@ -13,6 +13,16 @@ fn gc<const N: usize>(sandbox: &Sandbox, arguments: [&str; N]) -> Vec<Line> {
     serde_json::from_str(&ran.ok()).unwrap()
 }
 
+/// As [`gc`], of which a server gives no answer: the client says so, and fails.
+#[track_caller]
+fn unanswered(sandbox: &Sandbox) -> Line {
+    let ran = sandbox.client(["gc", "--json", "-y"]);
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    assert!(ran.stderr.starts_with("wtd-client: gc: ") && ran.stderr.contains("; "), "{ran:#?}");
+    sandbox.client(["gc", "--dry-run"]).ok();
+    only(serde_json::from_str(&ran.text()).unwrap())
+}
+
 /// The one line of a gc.
 #[track_caller]
 fn only(lines: Vec<Line>) -> Line {
@@ -231,6 +241,25 @@ fn a_template_is_kept_even_with_our_comment() {
 }
 
 #[test]
+fn a_schema_that_somebody_has_locked_is_kept_and_it_says_so() {
+    let sandbox = Sandbox::new();
+    let Some(server) = Postgres::start(&sandbox, free_base()) else { return };
+    let daemon = daemon(&sandbox);
+    let (repo, one) = with_one(&sandbox, &server, &daemon, SCHEMA);
+    server.sql("shop", "CREATE TABLE shop_10000.t (id int)");
+    let session = Session::begin(&server, "shop", "BEGIN; LOCK TABLE shop_10000.t");
+    remove(&daemon, &repo, &one);
+    let line = unanswered(&sandbox);
+    assert_eq!(line.action, "keep");
+    assert!(
+        line.reason.contains("somebody holds a lock on it") && !line.reason.contains("55P03"),
+        "{line:?}"
+    );
+    session.end();
+    assert!(only(gc(&sandbox, ["-y"])).done);
+}
+
+#[test]
 fn a_server_that_is_down_keeps_everything_and_a_second_run_finishes() {
     let sandbox = Sandbox::new();
     let Some(mut server) = Postgres::start(&sandbox, free_base()) else { return };
@@ -238,7 +267,7 @@ fn a_server_that_is_down_keeps_everything_and_a_second_run_finishes() {
     let (repo, one) = with_one(&sandbox, &server, &daemon, DATABASE);
     remove(&daemon, &repo, &one);
     server.stop();
-    let line = only(gc(&sandbox, ["-y"]));
+    let line = unanswered(&sandbox);
     assert_eq!((line.name.as_str(), line.action.as_str(), line.done), ("shop-10000", "keep", false));
     assert!(line.reason.contains("no PostgreSQL answers"), "{line:?}");
     let rows = sandbox.list_all();
@@ -264,7 +293,7 @@ fn an_offset_is_released_on_a_persons_word_when_its_server_is_gone_for_good() {
     drop(server);
     std::fs::remove_dir_all(sandbox.path(format!("data-{base}"))).unwrap();
     let _another = Postgres::start(&sandbox, base).unwrap();
-    let line = only(gc(&sandbox, ["-y"]));
+    let line = unanswered(&sandbox);
     assert!(line.action == "keep" && line.reason.contains("another PostgreSQL"), "{line:?}");
     sandbox.client(["gc", "-y", "--no-engine"]).ok();
     daemon.await_state(&one, "released");
@@ -302,8 +331,10 @@ fn a_drop_that_breaks_off_at_any_message_is_finished_by_a_second_run() {
         let mut path = one;
         for number in 0..60 {
             cutter.arm(number, cut, false);
-            let lines = gc(&sandbox, ["-y"]);
+            let ran = sandbox.client(["gc", "--json", "-y"]);
+            let lines: Vec<Line> = serde_json::from_str(&ran.text()).unwrap();
             let was_cut = !cutter.is_armed();
+            assert!(was_cut || ran.code == Some(0), "{ran:#?}");
             cutter.disarm();
             let all = [server.databases(), server.schemas("shop")].concat();
             let is_there = all.iter().any(|(name, _)| name == "shop-10000" || name == "shop_10000");

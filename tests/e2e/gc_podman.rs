@@ -11,6 +11,7 @@ use crate::harness::engine::{self, Engine};
 fn podmans_volumes_are_dropped_and_kept_as_dockers_are() {
     let Some(podman) = Engine::podman() else { return };
     gc::drops_exactly_what_was_left(&podman);
+    gc::frees_what_was_removed_by_hand(&podman);
     keeps_what_is_in_use(&podman);
 }
 

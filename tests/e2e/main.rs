@@ -41,7 +41,11 @@ mod gc_crash;
 #[cfg(test)]
 mod gc_databases;
 #[cfg(test)]
+mod gc_ends;
+#[cfg(test)]
 mod gc_keeps;
+#[cfg(test)]
+mod gc_meanwhile;
 #[cfg(test)]
 mod gc_podman;
 #[cfg(test)]

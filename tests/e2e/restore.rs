@@ -7,7 +7,7 @@ use std::process::{Child, Stdio};
 use crate::gc::{Scene, sandbox};
 use crate::harness::engine::{self, Engine};
 use crate::harness::engine_proxy::{EngineProxy, Fault};
-use crate::harness::{Daemon, Sandbox, until};
+use crate::harness::{Daemon, Repo, Sandbox, until};
 
 /// A backup of a volume that was dropped, and what restores it.
 struct Stage<'s> {
@@ -15,6 +15,7 @@ struct Stage<'s> {
     engine: &'s Engine,
     volume: String,
     file: PathBuf,
+    repository: PathBuf,
 }
 
 impl<'s> Stage<'s> {
@@ -30,7 +31,8 @@ impl<'s> Stage<'s> {
         sandbox.client(["gc", "-y", "--backup", kept.to_str().unwrap()]).ok();
         assert!(engine.inspect(&volume).is_none());
         let file = fs::read_dir(kept).unwrap().next().unwrap().unwrap().path();
-        (Self { sandbox, engine, volume, file }, daemon)
+        let repository = scene.repo.path;
+        (Self { sandbox, engine, volume, file, repository }, daemon)
     }
 
     fn begin(&self) -> Child {
@@ -132,4 +134,87 @@ fn a_daemon_that_ends_in_order_leaves_no_half_of_a_volume() {
     let told = Stage::told(client);
     assert!(engine.inspect(&stage.volume).is_none(), "{told}");
     assert_eq!(engine.helpers(&sandbox), [""; 0]);
+}
+
+#[test]
+fn a_new_worktree_never_opens_a_volume_that_was_restored() {
+    let Some(engine) = engine::shared() else { return };
+    let sandbox = sandbox(&engine.host());
+    let (stage, daemon) = Stage::new(&sandbox, engine);
+    stage.restores();
+    let repo = Repo::at(&sandbox, &stage.repository);
+    let next = daemon.put(&repo.add("next"));
+    assert_eq!(next["offset"], 20_000, "10000 leads to {}", stage.volume);
+    let listed = sandbox.client(["list"]).ok();
+    assert!(listed.contains("offset 10000 was passed over"), "{listed}");
+    assert!(listed.contains(&stage.volume) && listed.contains("restored"), "{listed}");
+    let doctor = sandbox.client(["doctor"]).text();
+    assert!(doctor.contains(&format!("offset 10000 is held by volume {}", stage.volume)), "{doctor}");
+
+    // As well by a daemon that has just been started, whose engine does not answer.
+    daemon.terminate();
+    sandbox.configure("engine = \"unix:///nowhere/docker.sock\"\nprobe = false\n");
+    let daemon = sandbox.daemon();
+    assert_eq!(daemon.put(&repo.add("third"))["offset"], 30_000);
+    daemon.terminate();
+    sandbox.configure(&format!("engine = \"{}\"\nprobe = false\n", engine.host()));
+    let daemon = sandbox.daemon();
+
+    engine.remove_volume(&stage.volume);
+    // Asks the engine what is there.
+    sandbox.client(["gc", "--dry-run"]).ok();
+    assert_eq!(daemon.put(&repo.add("fourth"))["offset"], 10_000, "nothing is there any more");
+}
+
+#[test]
+fn a_backup_goes_to_the_worktree_that_it_is_of_or_where_a_person_says() {
+    let Some(engine) = engine::shared() else { return };
+    let sandbox = sandbox(&engine.host());
+    let (stage, daemon) = Stage::new(&sandbox, engine);
+    let repo = Repo::at(&sandbox, &stage.repository);
+    let (path, file) = (repo.add("other"), stage.file.to_str().unwrap());
+    assert_eq!(daemon.put(&path)["offset"], 10_000);
+    let refused = sandbox.client(["restore", file]).fails(1);
+    assert!(refused.contains(path.to_str().unwrap()) && refused.contains("--volume"), "{refused}");
+    assert!(engine.inspect(&stage.volume).is_none());
+    sandbox.client(["restore", file, "--volume", &stage.volume]).ok();
+    engine.remove_volume(&stage.volume);
+
+    repo.remove(&path);
+    sandbox.client(["gc", "-y"]).ok();
+    let one = repo.path.with_file_name(format!("{}-one", repo.path.file_name().unwrap().to_str().unwrap()));
+    repo.git(["worktree", "add", "-q", one.to_str().unwrap(), "one"]);
+    assert_eq!(daemon.put(&one)["offset"], 10_000);
+    sandbox.client(["restore", file]).ok();
+    engine.remove_volume(&stage.volume);
+}
+
+#[test]
+fn killed_at_any_request_of_restoring_it_leaves_no_half_of_a_volume() {
+    // Of its own: what others do on it would drive out what it remembers.
+    let Some(engine) = Engine::start() else { return };
+    let directory = tempfile::tempdir_in("/tmp").unwrap();
+    let proxy = EngineProxy::start(&directory.path().join("proxy.sock"), engine.socket());
+    let sandbox = sandbox(&proxy.host());
+    let (stage, mut daemon) = Stage::new(&sandbox, &engine);
+    for fault in [Fault::KillBefore, Fault::KillAfter] {
+        // Making the volume, its holder's image and the holder, its owner and content, and the end.
+        for request in ["/volumes/create", "/commit", "/images/create", "/containers/create", "PUT", "DELETE"]
+        {
+            proxy.arm_at(fault, request, 0, daemon.pid());
+            stage.begin().wait().unwrap();
+            if !proxy.disarm() {
+                // It is not asked for; so it was restored.
+                assert!(stage.engine.inspect(&stage.volume).is_some(), "{request}");
+                engine.remove_volume(&stage.volume);
+                continue;
+            }
+            daemon.kill9();
+            daemon = sandbox.daemon();
+            let look = || (engine.inspect(&stage.volume).is_some(), engine.helpers(&sandbox).len());
+            until(&format!("it is cleared away ({fault:?} {request})"), look, |left| *left == (false, 0));
+        }
+    }
+    stage.restores();
+    engine.remove_volume(&stage.volume);
 }

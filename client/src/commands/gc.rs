@@ -32,7 +32,8 @@ pub(crate) fn run(daemon: &Daemon, args: &GcArgs) -> Result<bool, Error> {
         } else {
             output::styled(&text(&plan))?;
         }
-        return Ok(true);
+        // A person who says that what does not answer is gone for good wants no answer.
+        return if args.dry_run || args.no_engine { Ok(true) } else { answered(&plan) };
     }
     // With `--json` only what came of it goes to standard output.
     if !args.json {
@@ -44,7 +45,8 @@ pub(crate) fn run(daemon: &Daemon, args: &GcArgs) -> Result<bool, Error> {
     request.dry_run = false;
     request.progress = true;
     request.only = Some(tokens(&plan));
-    let report = follow(daemon.again().gc(&request)?)?;
+    let mut report = follow(daemon.again().gc(&request)?)?;
+    add_what_changed(&plan, &mut report);
     if args.json {
         output::json(&report.items)?;
     } else {
@@ -55,8 +57,32 @@ pub(crate) fn run(daemon: &Daemon, args: &GcArgs) -> Result<bool, Error> {
             format!("gc ended early: {}", problem.detail),
             "what was dropped is recorded; run it again for the rest",
         )),
-        None => Ok(true),
+        None if args.no_engine => Ok(true),
+        None => answered(&report),
     }
+}
+
+/// Adds what was to be dropped and is not what was shown any more, so that it was let alone.
+fn add_what_changed(plan: &GcReport, report: &mut GcReport) {
+    let is_told = |item: &&GcItem| report.items.iter().any(|told| told.token == item.token);
+    let changed: Vec<GcItem> = dropped(plan)
+        .filter(|item| !is_told(item))
+        .map(|item| GcItem {
+            action: GcAction::Keep,
+            reason: "it has changed since it was listed, or is gone; run gc again to see what is there"
+                .to_owned(),
+            ..item.clone()
+        })
+        .collect();
+    report.items.extend(changed);
+}
+
+/// Fails when a server gave no answer on what is left there, so that it is not known to be dropped: as an engine would that
+/// gives none.
+fn answered(report: &GcReport) -> Result<bool, Error> {
+    let Some(item) = report.items.iter().find(|item| item.unanswered) else { return Ok(true) };
+    let (why, remedy) = item.reason.rsplit_once("; ").unwrap_or((&item.reason, "see `wtd-client doctor`"));
+    Err(Error::failed(format!("{} is kept: {why}", named(item)), format!("{remedy}, then run it again")))
 }
 
 fn request(args: &GcArgs) -> Result<GcRequest, Error> {

@@ -1,5 +1,6 @@
 //! The remaining verbs: list, add, forget, reassign, status, doctor, completions, man.
 
+use std::io::Write as _;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -105,6 +106,33 @@ fn forget_asks_or_is_told() {
         problem(404, "not-registered", "/x is in no repository that wtd watches", "list shows them");
     let server = Server::saying(&sandbox, unknown);
     server.run(&sandbox, &["forget", "."]).failed(1, "/x is in no repository");
+}
+
+#[test]
+fn gc_says_of_what_was_listed_and_is_another_by_now_that_it_is_let_alone() {
+    let sandbox = Sandbox::new();
+    let plan = json!({
+        "engine": "unix:///e", "stacks": [], "offsets": [],
+        "items": [{
+            "path": "/w", "offset": 10_000, "kind": "volume", "name": "db_data_10000", "action": "drop",
+            "reason": "git removed it", "done": false, "since": "2026-01-01T00:00:00Z", "allocation": "a", "token": "t",
+        }],
+    });
+    let report =
+        json!({ "event": "report", "engine": "unix:///e", "stacks": [], "offsets": [], "items": [] });
+    let server = Server::at(sandbox.path("s"), move |request, stream| {
+        let is_plan = request.json()["dry_run"] == true;
+        // Each event is a line.
+        let body = if is_plan { plan.to_string() } else { format!("{report}\n") };
+        let head = format!("HTTP/1.1 200 X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+        drop(stream.write_all((head + &body).as_bytes()));
+    });
+    let text = server.run(&sandbox, &["gc", "-y"]).done().to_owned();
+    assert!(text.contains("0 volumes dropped."), "{text}");
+    assert!(text.contains("db_data_10000 was not dropped: it has changed since it was listed"), "{text}");
+    let json = server.run(&sandbox, &["gc", "-y", "--json"]).done().to_owned();
+    let items: Value = serde_json::from_str(&json).unwrap();
+    assert!(items[0]["action"] == "keep" && items[0]["done"] == false, "{json}");
 }
 
 fn health() -> Value {

@@ -93,6 +93,14 @@ pub enum DatabaseError {
         /// What the server says.
         message: String,
     },
+    /// Somebody holds a lock on what was asked for (SQLSTATE 55P03).
+    #[error(
+        "somebody holds a lock on it on PostgreSQL at {address}; end that session (pg_stat_activity shows it), or wait for its end"
+    )]
+    Locked {
+        /// Where.
+        address: ServerAddress,
+    },
     /// Anything else that the server says.
     #[error("PostgreSQL at {address}: {message} (SQLSTATE {code})")]
     Failed {
@@ -125,6 +133,7 @@ impl DatabaseError {
         let (code, message) = (said.code().unwrap_or_default().into_owned(), said.message().to_owned());
         match code.as_str() {
             "28000" | "28P01" => Self::Refused { address },
+            "55P03" => Self::Locked { address },
             "42501" => Self::Denied { address, message },
             // It is starting, stopping, or was told to end this session.
             "57P01" | "57P02" | "57P03" => Self::Unreachable { address, source: error },
@@ -143,11 +152,15 @@ impl DatabaseError {
     }
 
     pub(super) fn is(&self, step: Step) -> bool {
-        let Self::Failed { code, .. } = self else { return false };
+        let code = match self {
+            Self::Locked { .. } => return step == Step::InUse,
+            Self::Failed { code, .. } => code,
+            _ => return false,
+        };
         match step {
             // 23505: two made it at the same time.
             Step::Duplicate => matches!(code.as_str(), "42P04" | "42P06" | "23505"),
-            Step::InUse => matches!(code.as_str(), "55006" | "55P03"),
+            Step::InUse => code == "55006",
             Step::FileSystem => code.starts_with("58") || code.starts_with("0A"),
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 use std::ops::RangeInclusive;
 
-use wtd_protocol::variable::Variable;
+use wtd_protocol::variable::{PORT_OFFSET, Variable};
 
 use super::offset::{self, Offset};
 
@@ -36,6 +36,8 @@ impl Default for Rules {
 pub trait Taken {
     /// Whether an allocation that is not released has this offset.
     fn offset(&self, offset: Offset) -> bool;
+    /// What else holds this offset, if anything does, in words: data that was brought back.
+    fn holder(&self, offset: Offset) -> Option<String>;
     /// Whether an allocation that is not released has this port.
     fn port(&self, port: u16) -> bool;
 }
@@ -56,9 +58,9 @@ pub struct Granted {
 pub struct Obstacle {
     /// The candidate.
     pub offset: Offset,
-    /// The variable whose port was not to be had.
+    /// The variable whose port was not to be had; `PORT_OFFSET` where no port stood in the way.
     pub variable: String,
-    /// That port.
+    /// That port, or the offset.
     pub port: u16,
     /// What stood in the way, in words.
     pub reason: String,
@@ -106,6 +108,10 @@ fn try_candidate(
     rules: &Rules,
     probe: &mut impl FnMut(u16) -> Option<String>,
 ) -> Result<BTreeMap<Variable, u16>, Option<Obstacle>> {
+    if let Some(reason) = taken.holder(offset) {
+        let variable = PORT_OFFSET.to_owned();
+        return Err(Some(Obstacle { offset, variable, port: offset.0, reason }));
+    }
     let mut ports = BTreeMap::new();
     for (variable, base) in base_ports {
         let port = offset.port(*base).ok_or(None)?;
@@ -152,11 +158,15 @@ mod tests {
     struct Allocations {
         offsets: HashSet<Offset>,
         ports: HashSet<u16>,
+        held: HashSet<Offset>,
     }
 
     impl Taken for Allocations {
         fn offset(&self, offset: Offset) -> bool {
             self.offsets.contains(&offset)
+        }
+        fn holder(&self, offset: Offset) -> Option<String> {
+            self.held.contains(&offset).then(|| "restored".to_owned())
         }
         fn port(&self, port: u16) -> bool {
             self.ports.contains(&port)
@@ -217,6 +227,20 @@ mod tests {
         assert_eq!(granted.offset, Offset(10_000));
         assert_eq!(granted.passed_over.len(), 1);
         assert_eq!((granted.passed_over[0].offset, granted.passed_over[0].port), (Offset(0), 5432));
+    }
+
+    #[test]
+    fn an_offset_that_leads_to_restored_data_is_passed_over_and_told_of() {
+        let taken =
+            Allocations { held: HashSet::from([Offset(0), Offset(10_000)]), ..Allocations::default() };
+        let granted =
+            allocate(&bases(&[5432]), Some(Offset(10_000)), &taken, &Rules::default(), free).unwrap();
+        assert_eq!(granted.offset, Offset(20_000));
+        let obstacle = &granted.passed_over[0];
+        assert_eq!((obstacle.variable.as_str(), obstacle.port), (PORT_OFFSET, 10_000));
+        let held = (0..36).map(Offset).collect();
+        let taken = Allocations { held, ..Allocations::default() };
+        allocate(&bases(&[65_500]), None, &taken, &Rules::default(), free).unwrap_err();
     }
 
     #[test]

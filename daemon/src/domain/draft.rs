@@ -18,6 +18,7 @@ use super::names;
 use super::observation::ObservedWorktree;
 use super::offset::Offset;
 use super::project::{DatabaseMode, Project};
+use super::restoring::Restoring;
 use super::seed::Seeding;
 use super::template;
 use super::trust::ContentHash;
@@ -76,6 +77,17 @@ pub enum Record {
         /// What came of it.
         outcome: String,
     },
+    /// A volume that is about to be restored.
+    Restoring(Arc<Restoring>),
+    /// What came of it, in a word or a sentence.
+    Restored {
+        /// The restoring's id.
+        id: String,
+        /// What came of it.
+        outcome: String,
+    },
+    /// A restored volume is not there any more: that of the restoring with this id.
+    RestoredGone(String),
     /// A volume that is about to be filled, or that is filled in another way than was begun.
     Seeding(Arc<Seeding>),
     /// What came of it, in a word or a sentence.
@@ -289,6 +301,30 @@ impl Draft {
         let warnings = failures.iter().map(|(name, why)| format!("env.{name} is left out: {why}"));
         allocation.warnings.extend(warnings);
         allocation.env = values;
+    }
+
+    /// Records a volume that is about to be restored.
+    pub fn restore(&mut self, restoring: Restoring) {
+        let restoring = Arc::new(restoring);
+        self.ledger.put_restoring(Arc::clone(&restoring));
+        self.records.push(Record::Restoring(restoring));
+    }
+
+    /// Records how restoring a volume ended. `is_there`: the volume is, whatever it holds.
+    pub fn end_restoring(&mut self, id: &str, outcome: String, is_there: bool) {
+        let Some(before) = self.ledger.restoring(id).cloned() else { return };
+        self.ledger.put_restoring(Arc::new(Restoring { has_ended: true, ..(*before).clone() }));
+        self.records.push(Record::Restored { id: id.to_owned(), outcome });
+        if !is_there {
+            self.lose_restored(id);
+        }
+    }
+
+    /// Records that a restored volume is not there any more.
+    pub fn lose_restored(&mut self, id: &str) {
+        if self.ledger.remove_restoring(id) {
+            self.records.push(Record::RestoredGone(id.to_owned()));
+        }
     }
 
     /// Trusts a content of a repository.

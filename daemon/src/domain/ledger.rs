@@ -13,7 +13,9 @@ use wtd_protocol::State;
 use super::allocation::{Allocation, Repository};
 use super::allocator::Taken;
 use super::identity::{AllocationId, FileIdentity, RepositoryId};
+use super::names::VolumeName;
 use super::offset::{Offset, OffsetSet};
+use super::restoring::Restoring;
 use super::trust::Trusted;
 
 /// Allocations that are not released, and the repositories that they belong to.
@@ -37,6 +39,8 @@ pub struct Ledger {
     by_state: OrdMap<State, OrdSet<AllocationId>>,
     /// Active allocations whose database or schema is not recorded as made.
     in_want: OrdSet<AllocationId>,
+    /// Volumes that were restored, or are being, by the restoring's id.
+    restorings: OrdMap<String, Arc<Restoring>>,
     /// What a person has trusted.
     pub trusted: Trusted,
 }
@@ -141,6 +145,31 @@ impl Ledger {
         self.in_want.iter().filter_map(|id| self.allocations.get(id))
     }
 
+    /// Volumes that were restored or are being, and may be there, oldest first.
+    pub fn restorings(&self) -> impl Iterator<Item = &Arc<Restoring>> {
+        self.restorings.values()
+    }
+
+    /// Those of them that hold an offset, with that.
+    pub fn held(&self) -> impl Iterator<Item = (Offset, &VolumeName)> {
+        self.restorings.values().filter_map(|it| Some((it.offset?, &it.volume)))
+    }
+
+    /// The restoring of this id, unless its volume is known to be gone.
+    pub fn restoring(&self, id: &str) -> Option<&Arc<Restoring>> {
+        self.restorings.get(id)
+    }
+
+    /// Records a volume that is restored, in place of what was recorded of it before.
+    pub fn put_restoring(&mut self, restoring: Arc<Restoring>) {
+        self.restorings.insert(restoring.id.clone(), restoring);
+    }
+
+    /// Forgets a volume that was restored; false when it was forgotten.
+    pub fn remove_restoring(&mut self, id: &str) -> bool {
+        self.restorings.remove(id).is_some()
+    }
+
     /// The allocation that moved a service to `port`.
     pub fn holder_of_port(&self, port: u16) -> Option<AllocationId> {
         self.by_port.get(&port).copied()
@@ -232,6 +261,11 @@ impl Ledger {
 impl Taken for Ledger {
     fn offset(&self, offset: Offset) -> bool {
         self.offsets.contains(offset)
+    }
+
+    fn holder(&self, offset: Offset) -> Option<String> {
+        let (_, volume) = self.held().find(|(held, _)| *held == offset)?;
+        Some(format!("volume {volume}, which was restored, belongs to it"))
     }
 
     fn port(&self, port: u16) -> bool {

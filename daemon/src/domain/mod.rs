@@ -18,6 +18,7 @@ pub mod offset;
 pub mod port_ranges;
 pub mod project;
 pub mod reconcile;
+pub mod restoring;
 pub mod seed;
 pub mod template;
 pub mod trust;

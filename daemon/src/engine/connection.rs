@@ -11,6 +11,7 @@ use bollard::query_parameters::{
     RemoveVolumeOptions, StopContainerOptions,
 };
 use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker};
+use jiff::Timestamp;
 
 use super::{EngineError, Host, sizes};
 use crate::domain::gc::belongings::COMPOSE_WORKING_DIR_LABEL;
@@ -38,6 +39,8 @@ pub struct Connection {
     version: String,
     tells_creation: bool,
     tells_owners: bool,
+    /// When it was made, by the engine's own clock.
+    pub(super) made: Option<Timestamp>,
 }
 
 /// What came of having something removed.
@@ -77,6 +80,7 @@ impl Connection {
             version: version.version.unwrap_or_default(),
             tells_creation: is_podman || api >= TELLS_CREATION,
             tells_owners: !is_podman,
+            made: info.system_time.and_then(|now| now.parse().ok()),
         })
     }
 
@@ -151,7 +155,9 @@ impl Connection {
 
     /// Stops a container and has it removed, its anonymous volumes not.
     pub async fn remove_container(&self, id: &ContainerId) -> Result<Removed, EngineError> {
-        let stop = self.docker.stop_container(&id.0, None::<StopContainerOptions>);
+        // The library's own end would come before the one that the engine gives a process.
+        let patient = self.docker.clone().with_timeout(STOPPING);
+        let stop = patient.stop_container(&id.0, None::<StopContainerOptions>);
         let stopped = match tokio::time::timeout(STOPPING, stop).await {
             Ok(stopped) => stopped.map_err(|source| self.failed(source)),
             Err(_) => Err(EngineError::TimedOut(self.host.clone())),

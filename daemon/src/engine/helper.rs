@@ -2,6 +2,7 @@
 //! is pulled, and removed with it. Also the few things that are asked of the project's own containers.
 
 use std::collections::HashMap;
+use std::io;
 use std::path::Component;
 use std::pin::Pin;
 
@@ -219,11 +220,8 @@ impl Connection {
 
     /// Gives the volume's own directory an owner and a mode: an engine that unpacks into it passes over them.
     pub async fn own(&self, held: &Held, owner: Owner) -> Result<(), EngineError> {
-        let mut header = header(tar::EntryType::Directory, owner);
-        // It can't fail: the name is short.
-        drop(header.set_path(format!("{}/", MOUNT.trim_start_matches('/'))));
-        header.set_cksum();
-        self.put(held, "/", header.as_bytes().to_vec()).await
+        let name = format!("{}/", MOUNT.trim_start_matches('/'));
+        self.put(held, "/", archive_of(&name, &[], tar::EntryType::Directory, owner)).await
     }
 
     /// Puts a file into the volume, in place of one that is there.
@@ -234,20 +232,23 @@ impl Connection {
         content: &[u8],
         owner: Owner,
     ) -> Result<(), EngineError> {
-        let mut header = header(tar::EntryType::Regular, owner);
-        drop(header.set_path(name));
-        header.set_size(content.len() as u64);
-        header.set_cksum();
-        let mut bytes = header.as_bytes().to_vec();
-        bytes.extend_from_slice(content);
-        self.put(held, MOUNT, bytes).await
+        self.put(held, MOUNT, archive_of(name, content, tar::EntryType::Regular, owner)).await
     }
 
-    async fn put(&self, held: &Held, path: &str, mut tar: Vec<u8>) -> Result<(), EngineError> {
-        tar.resize(tar.len().next_multiple_of(512) + 1024, 0);
-        let whole = futures_util::stream::once(async { Ok(Bytes::from(tar)) });
+    async fn put(&self, held: &Held, path: &str, tar: io::Result<Vec<u8>>) -> Result<(), EngineError> {
+        // A name that no archive can have ends the request as a file that can't be read does.
+        let whole = futures_util::stream::once(async { tar.map(Bytes::from) });
         self.write_at(held, path, whole, super::connection::PATIENCE).await
     }
+}
+
+/// An archive of one entry, whose name may be longer than a header has room for.
+fn archive_of(name: &str, content: &[u8], kind: tar::EntryType, owner: Owner) -> io::Result<Vec<u8>> {
+    let mut header = header(kind, owner);
+    header.set_size(content.len() as u64);
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.append_data(&mut header, name, content)?;
+    archive.into_inner()
 }
 
 fn header(kind: tar::EntryType, owner: Owner) -> tar::Header {
@@ -332,6 +333,32 @@ mod tests {
                 .unwrap();
         }
         builder.into_inner().unwrap()
+    }
+
+    #[test]
+    fn a_name_of_any_length_is_that_of_the_entry() {
+        let owner = Owner { uid: 70, gid: 70, mode: 0o600 };
+        for length in [1, 99, 100, 101, 255, 3000] {
+            let name = "n".repeat(length);
+            let tar = archive_of(&name, b"content", tar::EntryType::Regular, owner).unwrap();
+            let mut read = tar::Archive::new(tar.as_slice());
+            let entries: Vec<_> =
+                read.entries().unwrap().map(|it| it.unwrap().path_bytes().into_owned()).collect();
+            assert_eq!(entries, [name.as_bytes()]);
+            assert_eq!(owner_in(&tar), Some(owner));
+        }
+        let directory = archive_of("wtd-volume/", &[], tar::EntryType::Directory, owner).unwrap();
+        assert!(
+            tar::Archive::new(directory.as_slice())
+                .entries()
+                .unwrap()
+                .next()
+                .unwrap()
+                .unwrap()
+                .path_bytes()
+                .ends_with(b"/")
+        );
+        archive_of("../escape", b"", tar::EntryType::Regular, owner).unwrap_err();
     }
 
     #[test]

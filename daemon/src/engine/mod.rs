@@ -1,12 +1,13 @@
 //! The container engine: where it is, what it has, and the few things that wtd asks it to do.
 //!
 //! [`place`] finds it, [`connection`] speaks to it, [`archive`] reads and writes what volumes hold, and [`helper`]
-//! runs what copies them; [`usage`] tells who has used one. Every wait has an end, and a question without an answer is an error,
+//! runs what copies them; [`usage`] tells who has used one, [`news`] what has gone. Every wait has an end, and a question without an answer is an error,
 //! never an empty answer.
 
 mod archive;
 mod connection;
 mod helper;
+mod news;
 mod place;
 mod sizes;
 mod usage;
@@ -18,11 +19,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tracing::warn;
 use wtd_protocol::gc::EngineHint;
 
 pub use archive::{HELPER_LABEL, Held};
 pub use connection::{Connection, ContainerId, Removed};
 pub use helper::{Helper, Output, Owner, root_owner_in};
+pub use news::News;
 use place::Place;
 pub use place::{Environment, Host};
 pub use usage::{Since, Usage};
@@ -204,6 +207,22 @@ impl Engine {
             Err(error) => Err(error.to_string()),
         }
     }
+}
+
+/// Reaches those of the engines at these addresses that answer; of the others it is told why not.
+pub async fn open_all(hosts: impl IntoIterator<Item = String>) -> Vec<Connection> {
+    let mut connections = Vec::new();
+    for host in hosts {
+        let opened = match Host::new(&host) {
+            Ok(host) => Connection::open(host).await,
+            Err(error) => Err(error),
+        };
+        match opened {
+            Ok(connection) => connections.push(connection),
+            Err(error) => warn!(why = %error, "what was interrupted waits for its engine"),
+        }
+    }
+    connections
 }
 
 #[cfg(test)]

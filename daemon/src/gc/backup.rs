@@ -12,6 +12,7 @@ use tracing::warn;
 use wtd_protocol::gc::GcEvent;
 use wtd_protocol::{Problem, ProblemType};
 
+use super::Gc;
 use super::archive::{Manifest, head, inspect};
 use crate::domain::allocation::Allocation;
 use crate::domain::gc::Volume;
@@ -50,15 +51,32 @@ pub(super) enum BackupError {
          export {0}` writes one"
     )]
     NoOwners(VolumeName),
+    /// The daemon is about to end.
+    #[error("the daemon is shutting down")]
+    Ending,
     /// The engine failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
+}
+
+/// What is written.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Source<'a> {
+    /// The engine that has it.
+    pub(super) connection: &'a Connection,
+    /// Whose it is.
+    pub(super) allocation: &'a Allocation,
+    /// The volume as it was seen.
+    pub(super) volume: &'a Volume,
+    /// Its name.
+    pub(super) name: &'a VolumeName,
 }
 
 impl BackupError {
     pub(super) fn problem(&self) -> Problem {
         match self {
             Self::Engine(error) => problem::no_engine(error),
+            Self::Ending => problem::shutting_down(),
             Self::NoOwners(_) => {
                 Problem::new(ProblemType::EngineUnavailable, self.to_string(), "gc without --backup drops it")
             }
@@ -73,14 +91,12 @@ impl BackupError {
 
 /// Writes a volume into a file of its own in `directory`, and reads it back; gives the file.
 pub(super) async fn write(
-    owner: &str,
-    connection: &Connection,
-    allocation: &Allocation,
-    volume: &Volume,
-    name: &VolumeName,
+    gc: &Gc,
+    source: &Source<'_>,
     directory: &Path,
     events: &mpsc::Sender<GcEvent>,
 ) -> Result<PathBuf, BackupError> {
+    let Source { connection, allocation, volume, name } = *source;
     if !connection.tells_owners() {
         return Err(BackupError::NoOwners(name.clone()));
     }
@@ -90,7 +106,7 @@ pub(super) async fn write(
         worktree: allocation.path.to_string_lossy().into_owned(),
         engine: connection.id().to_string(),
     };
-    let held = connection.hold(name, true, owner).await?;
+    let held = connection.hold(name, true, &gc.0.owner).await?;
     let written = async {
         // Had it been removed meanwhile, holding it has made an empty one.
         if !connection.is_still(volume, name).await? {
@@ -111,7 +127,11 @@ pub(super) async fn write(
         }
         tokio::task::block_in_place(|| draft.finish())
     };
-    let written = written.await;
+    let written = tokio::select! {
+        written = written => written,
+        // What is half written goes with its future.
+        () = gc.ending() => Err(BackupError::Ending),
+    };
     let let_go = connection.let_go(held).await;
     let file = written?;
     let_go?;

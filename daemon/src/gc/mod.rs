@@ -14,6 +14,7 @@ mod archive;
 mod backup;
 mod proofs;
 
+use std::collections::HashSet;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,25 +22,22 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{Mutex, mpsc, watch};
-use tracing::{debug, warn};
+use tracing::warn;
 use wtd_protocol::gc::{Age, GcEvent, GcReport, GcRequest, RestoreRequest};
 use wtd_protocol::{Problem, ProblemType};
 
 use crate::domain::gc::plan::Options;
-use crate::engine::{Connection, Engine, EngineError};
-use crate::problem;
+use crate::engine::{Connection, Engine, EngineError, open_all};
 use crate::registry::Writer;
 use crate::release::Releaser;
 use crate::store::StoreError;
+use crate::{problem, retry};
 
 /// How long a run waits for one that is under way.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long the daemon's end waits until a volume that is being restored is cleared away.
 pub const CLEARING: Duration = Duration::from_secs(20);
-
-/// The first and the longest pause before an engine is asked again after what was restored by half.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
 /// What gc works with; clones are handles to the same one.
 #[derive(Debug, Clone)]
@@ -145,47 +143,57 @@ impl Gc {
                 "wait until that has ended",
             )
         })?;
-        let turn = restore::Turn { owner: self.restorer(), end: self.0.end.subscribe(), _lock: lock };
+        let (writer, owner) = (self.writer().clone(), self.restorer());
+        let turn = restore::Turn { writer, owner, end: self.0.end.subscribe(), _lock: lock };
         let volume = request.volume.clone();
         // By itself: a caller who goes away must not keep what an earlier process left from being cleared away whole.
         let prepared = tokio::spawn(async move {
-            restore::clear(&turn.owner, &connection).await.map_err(|error| problem::no_engine(&error))?;
+            restore::clear(&turn.writer, &turn.owner, &connection).await?;
             restore::Restore::prepare(turn, connection, path, volume.as_deref()).await
         });
         prepared.await.map_err(|_| problem::shutting_down())?
     }
 
-    /// Clears away what an earlier process was interrupted at, as soon as the daemon's own engine answers.
-    pub async fn recover(&self) {
-        let (mut pause, longest) = PAUSES;
-        loop {
-            match self.0.engine.open().await {
-                Ok(None) => return,
-                Ok(Some(connection)) => match self.clear(&connection).await {
-                    Ok(()) => return,
-                    Err(error) => warn!(why = %error, "what was restored by half waits for its engine"),
-                },
-                // Most likely there is nothing.
-                Err(error) => debug!(why = %error, "the engine can't be asked for what was restored by half"),
+    /// Clears away what an earlier process was interrupted at, as soon as the engines answer that it was at.
+    pub async fn recover(&self, resyncs: &watch::Receiver<Duration>) {
+        retry::until_done(resyncs, || async {
+            let _lock = self.0.restoring.lock().await;
+            let hosts: HashSet<String> =
+                restore::unended(self.writer()).into_iter().map(|it| it.host.clone()).collect();
+            for connection in open_all(hosts).await {
+                if let Err(problem) = restore::clear(self.writer(), &self.restorer(), &connection).await {
+                    warn!(why = problem.detail, "what was restored by half waits");
+                }
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(longest);
-        }
+            restore::unended(self.writer()).is_empty()
+        })
+        .await;
     }
 
     /// Clears away what was restored by half, unless it is being restored now.
-    async fn clear(&self, connection: &Connection) -> Result<(), EngineError> {
+    async fn clear(&self, connection: &Connection) -> Result<(), Problem> {
         match self.0.restoring.try_lock() {
-            Ok(_lock) => restore::clear(&self.restorer(), connection).await,
+            Ok(_lock) => restore::clear(self.writer(), &self.restorer(), connection).await,
             Err(_) => Ok(()),
         }
     }
 
-    /// Ends restoring that is under way, and waits until it is cleared away.
+    /// Ends restoring that is under way, and waits until it is cleared away; a run ends before its next step.
     pub async fn end(&self) {
         self.0.end.send_replace(true);
+        let both = async { tokio::join!(self.0.restoring.lock(), self.0.running.lock()) };
         // What can't be cleared away in this time goes with the next start.
-        drop(tokio::time::timeout(CLEARING, self.0.restoring.lock()).await);
+        drop(tokio::time::timeout(CLEARING, both).await);
+    }
+
+    fn is_ending(&self) -> bool {
+        *self.0.end.borrow()
+    }
+
+    /// Waits until the daemon is about to end.
+    async fn ending(&self) {
+        // The sender lives as long as this does.
+        drop(self.0.end.subscribe().wait_for(|ends| *ends).await);
     }
 
     /// Begins a run, which goes on by itself as long as somebody hears of its events. One run at a time.

@@ -6,14 +6,14 @@ use wtd_protocol::gc::{GcAction, GcContainer, GcItem, GcKind, GcOffset, GcReport
 
 use super::survey::Survey;
 use crate::domain::allocation::Allocation;
-use crate::domain::gc::EngineId;
 use crate::domain::gc::objects::ObjectItem;
-use crate::domain::gc::plan::{Action, Item, Stack};
+use crate::domain::gc::plan::{Action, Item, Keep, Stack};
+use crate::domain::gc::{Container, EngineId, EngineView, Volume};
 use crate::wire::time;
 
 /// What a survey found, and what would become of it.
 pub(super) fn of(survey: &Survey) -> GcReport {
-    let engine = &survey.engine.id;
+    let engine = &survey.engine;
     GcReport {
         engine: survey.connection.as_ref().map(|connection| connection.host().to_string()),
         items: survey
@@ -23,7 +23,7 @@ pub(super) fn of(survey: &Survey) -> GcReport {
             .map(|it| GcItem { size: survey.sizes.get(&it.volume.name).copied(), ..item(it, engine) })
             .chain(survey.objects.iter().map(object))
             .collect(),
-        stacks: survey.plan.stacks.iter().map(|it| stack(it, engine)).collect(),
+        stacks: survey.plan.stacks.iter().map(|it| stack(it, &engine.id)).collect(),
         offsets: survey
             .offsets
             .iter()
@@ -33,7 +33,7 @@ pub(super) fn of(survey: &Survey) -> GcReport {
     }
 }
 
-pub(super) fn item(item: &Item, engine: &EngineId) -> GcItem {
+pub(super) fn item(item: &Item, engine: &EngineView) -> GcItem {
     let allocation = &*item.allocation;
     let PathText { text, base64 } = PathText::of(&allocation.path);
     let (action, reason) = match &item.action {
@@ -49,6 +49,7 @@ pub(super) fn item(item: &Item, engine: &EngineId) -> GcItem {
         action,
         reason,
         done: false,
+        unanswered: false,
         size: None,
         backup: None,
         since: time(allocation.since),
@@ -78,6 +79,7 @@ pub(super) fn object(item: &ObjectItem) -> GcItem {
         action,
         reason,
         done: false,
+        unanswered: matches!(item.keep, Some(Keep::Server(_))),
         size: item.found.size,
         backup: None,
         since: time(allocation.since),
@@ -88,11 +90,8 @@ pub(super) fn object(item: &ObjectItem) -> GcItem {
 
 pub(super) fn stack(stack: &Stack, engine: &EngineId) -> GcStack {
     let allocation = &*stack.allocation;
-    let container = |it: &crate::domain::gc::Container| GcContainer {
-        id: it.id.clone(),
-        name: it.name.clone(),
-        state: it.state.clone(),
-    };
+    let container =
+        |it: &Container| GcContainer { id: it.id.clone(), name: it.name.clone(), state: it.state.clone() };
     let mut parts = vec!["stack", engine.as_str()];
     parts.extend(stack.containers.iter().map(|container| container.id.as_str()));
     let (action, reason) = match &stack.keep {
@@ -136,11 +135,30 @@ fn gone(allocation: &Allocation) -> String {
 }
 
 /// Stands for a volume as it was seen: one that was made anew under the same name has another token.
-pub(super) fn token_of_volume(item: &Item, engine: &EngineId) -> String {
+pub(super) fn token_of_volume(item: &Item, engine: &EngineView) -> String {
     let volume = &item.volume;
-    let mut parts = vec!["volume", engine.as_str(), &volume.name, &volume.driver, &volume.created];
+    let mut parts = vec!["volume", engine.id.as_str(), &volume.name, &volume.driver];
+    match holders(volume, engine) {
+        Some(holders) => parts.extend(holders),
+        None => parts.push(&volume.created),
+    }
     parts.extend(volume.labels.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]));
     token(&item.allocation, &parts)
+}
+
+/// Whether the volume is the one that was seen `before`, now that the containers are gone which used it.
+pub(super) fn is_same(before: &Volume, engine: &EngineView, now: &Volume) -> bool {
+    let is_as_old = before.created == now.created || holders(before, engine).is_some();
+    is_as_old && before.name == now.name && before.driver == now.driver && before.labels == now.labels
+}
+
+/// The containers by which a volume is known: as long as they use it, it can't be removed, and so not made anew. None
+/// where it is known by when it was made. An engine that gives its last change instead says something else of it
+/// whenever a server in one of them starts, stops or writes.
+fn holders<'a>(volume: &Volume, engine: &'a EngineView) -> Option<Vec<&'a str>> {
+    let uses = |it: &&Container| it.volumes.contains(&volume.name);
+    let holders: Vec<&str> = engine.containers.iter().filter(uses).map(|it| it.id.as_str()).collect();
+    (!engine.tells_creation && !holders.is_empty()).then_some(holders)
 }
 
 fn token(allocation: &Allocation, parts: &[&str]) -> String {

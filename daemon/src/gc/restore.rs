@@ -1,12 +1,14 @@
 //! Brings a volume back from a file that a backup wrote.
 //!
-//! The volume has a label of its own, so that another of its name is not taken for it. The container through which it is
-//! filled goes last: what such a container of ours is left with has not been filled to the end ([`clear`]).
+//! Before anything is made the registry has the intent, and the volume a label with its id, so that another of its name is
+//! not taken for it; what has no end in the registry is half filled, and goes when it is found ([`clear`]). As long as a
+//! restored volume is there, the offset that its name leads to is given to nobody.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -17,12 +19,14 @@ use wtd_protocol::gc::Restored;
 use wtd_protocol::{Problem, ProblemType};
 
 use super::archive::{Content, inspect};
+use crate::domain::allocation::Allocation;
+use crate::domain::draft::Draft;
+use crate::domain::gc::belongings::COMPOSE_PROJECT_LABEL;
 use crate::domain::names::VolumeName;
-use crate::engine::{Connection, EngineError, Since, Usage, root_owner_in};
-use crate::problem;
-
-/// The label that says by which restoring a volume was made.
-const RESTORE_LABEL: &str = "dev.wtd.restore";
+use crate::domain::restoring::{RESTORE_LABEL, Restoring, offset_of};
+use crate::engine::{Connection, EngineError, Held, Since, Usage, root_owner_in};
+use crate::registry::{Decision, WriteError, Writer};
+use crate::{problem, retry};
 
 /// How much is read at once, in bytes.
 const PIECE: usize = 256 * 1024;
@@ -39,6 +43,9 @@ pub struct Restore {
     connection: Connection,
     path: PathBuf,
     content: Content,
+    /// The worktree that it may be put into though that lives: the one that it was written for. None where a person has
+    /// named the volume, who means what is there then.
+    of: Option<String>,
     name: VolumeName,
     labels: HashMap<String, String>,
     /// Its id, which the volume has as a label.
@@ -49,6 +56,8 @@ pub struct Restore {
 /// The right to restore, which one has at a time.
 #[derive(Debug)]
 pub(super) struct Turn {
+    /// The registry's writer.
+    pub(super) writer: Writer,
     /// Stands on an engine for what restoring makes there for this registry.
     pub(super) owner: String,
     /// Whether the daemon is about to end.
@@ -56,25 +65,57 @@ pub(super) struct Turn {
     pub(super) _lock: OwnedMutexGuard<()>,
 }
 
-/// Clears away what was not restored to the end, unless something else may have used it since.
-pub(super) async fn clear(owner: &str, connection: &Connection) -> Result<(), EngineError> {
-    let helpers = connection.helpers(owner).await?;
-    if helpers.is_empty() {
+/// Clears away what was not restored to the end on this engine, unless something else may have used it since.
+pub(super) async fn clear(writer: &Writer, owner: &str, connection: &Connection) -> Result<(), Problem> {
+    let unended: Vec<Arc<Restoring>> =
+        unended(writer).into_iter().filter(|it| it.engine == *connection.id()).collect();
+    if unended.is_empty() {
         return Ok(());
     }
-    connection.remove_helpers(owner).await?;
-    for volume in helpers.iter().flat_map(|helper| &helper.volumes) {
-        let Ok(name) = VolumeName::new(volume) else { continue };
-        let found = connection.volume(&name).await?;
-        if found.is_none_or(|found| !found.labels.contains_key(RESTORE_LABEL)) {
-            continue;
-        }
-        match connection.remove_unused(&name, owner, Since::Before).await? {
+    let failed = |error: EngineError| problem::no_engine(&error);
+    connection.remove_helpers(owner).await.map_err(failed)?;
+    for restoring in unended {
+        let found = connection.volume(&restoring.volume).await.map_err(failed)?;
+        let kept = if found.is_some_and(|found| restoring.made(&found)) {
+            connection.remove_unused(&restoring.volume, owner, Since::Before).await.map_err(failed)?
+        } else {
+            None
+        };
+        let (volume, outcome) = (&restoring.volume, interrupted(kept.as_deref()));
+        conclude(writer, &restoring.id, outcome, kept.is_some())
+            .await
+            .map_err(|error| problem::not_written(&error))?;
+        match kept {
             None => info!(%volume, "volume removed that was restored by half"),
             Some(why) => warn!(%volume, why, "volume left that was restored by half"),
         }
     }
     Ok(())
+}
+
+/// What was begun to be restored and has no end.
+pub(super) fn unended(writer: &Writer) -> Vec<Arc<Restoring>> {
+    writer.snapshot().ledger.restorings().filter(|it| !it.has_ended).cloned().collect()
+}
+
+fn interrupted(kept: Option<&str>) -> String {
+    match kept {
+        Some(why) => format!("was interrupted; it is left as it is: {why}"),
+        None => "was interrupted; what was there of it is removed".to_owned(),
+    }
+}
+
+/// Records how a restoring has ended, and whether its volume is there.
+async fn conclude(writer: &Writer, id: &str, outcome: String, is_there: bool) -> Result<(), WriteError> {
+    retry::record(|| {
+        let (id, outcome) = (id.to_owned(), outcome.clone());
+        writer.commit(move |ledger, _| {
+            let mut draft = Draft::new(ledger);
+            draft.end_restoring(&id, outcome, is_there);
+            Ok((Some(Decision { ledger: draft.ledger, records: draft.records, seen: None }), ()))
+        })
+    })
+    .await
 }
 
 impl Restore {
@@ -117,18 +158,26 @@ impl Restore {
         let id = Uuid::now_v7().to_string();
         let mut labels: HashMap<String, String> = manifest.labels.clone().into_iter().collect();
         labels.insert(RESTORE_LABEL.to_owned(), id.clone());
-        Ok(Self { connection, path, content, name, labels, id, turn })
+        let of = volume.is_none().then(|| manifest.worktree.clone());
+        Ok(Self { connection, path, content, of, name, labels, id, turn })
     }
 
     /// Makes the volume and fills it. What can't be filled is removed again.
     pub async fn run(self) -> Result<Restored, Problem> {
+        self.intend().await?;
         let mut end = self.turn.end.clone();
-        let filled = tokio::select! {
-            filled = self.fill() => filled,
-            // The sender lives as long as the daemon serves.
-            _ = end.wait_for(|ends| *ends) => Err(problem::shutting_down()),
+        let filled = async {
+            // Not given up half-way: an engine may carry out what nobody waits for any more.
+            let (held, file, first) = self.make().await?;
+            tokio::select! {
+                filled = self.fill(held, file, &first) => filled,
+                // The sender lives as long as the daemon serves.
+                _ = end.wait_for(|ends| *ends) => Err(problem::shutting_down()),
+            }?;
+            let ended = conclude(&self.turn.writer, &self.id, "restored".to_owned(), true).await;
+            ended.map_err(|error| problem::not_written(&error))
         };
-        if let Err(problem) = filled {
+        if let Err(problem) = filled.await {
             return Err(self.undo(problem).await);
         }
         Ok(Restored {
@@ -139,12 +188,54 @@ impl Restore {
         })
     }
 
+    /// Records what is about to be made, unless it is the volume of a worktree that lives and is another.
+    async fn intend(&self) -> Result<(), Problem> {
+        let restoring = Restoring {
+            id: self.id.clone(),
+            engine: self.connection.id().clone(),
+            host: self.connection.host().to_string(),
+            volume: self.name.clone(),
+            offset: offset_of(&self.name, self.labels.get(COMPOSE_PROJECT_LABEL).map(String::as_str)),
+            has_ended: false,
+        };
+        let of = self.of.clone();
+        let step = self.turn.writer.commit(move |ledger, _| {
+            let opens = |it: &&Arc<Allocation>| {
+                it.is_live() && it.own_volumes().any(|name| *name == restoring.volume)
+            };
+            if let (Some(of), Some(other)) = (of, ledger.allocations().find(opens))
+                && other.path.to_string_lossy() != of
+            {
+                return Ok((None, Some(other.path.clone())));
+            }
+            let mut draft = Draft::new(ledger);
+            draft.restore(restoring);
+            Ok((Some(Decision { ledger: draft.ledger, records: draft.records, seen: None }), None))
+        });
+        match step.await.map_err(|error| problem::not_written(&error))? {
+            None => Ok(()),
+            Some(other) => Err(Problem::new(
+                ProblemType::VolumeExists,
+                format!("volume {} is that of another worktree by now, {}", self.name, other.display()),
+                format!("name another with --volume, or `--volume {}` if that worktree is meant", self.name),
+            )),
+        }
+    }
+
     /// Removes what was made, if it is ours and nobody's data can be in it; else tells of it by its name.
     async fn undo(&self, problem: Problem) -> Problem {
         let name = &self.name;
         let why = match self.remove_unused().await {
-            Ok(None) => return problem,
-            Ok(Some(why)) => why,
+            Ok(kept) => {
+                let outcome = format!("{}; {}", problem.detail, interrupted(kept.as_deref()));
+                if let Err(error) = conclude(&self.turn.writer, &self.id, outcome, kept.is_some()).await {
+                    warn!(%name, why = %error, "the next start clears away what was restored by half");
+                }
+                match kept {
+                    None => return problem,
+                    Some(why) => why,
+                }
+            }
             Err(error) => error.to_string(),
         };
         let detail = format!(
@@ -168,7 +259,8 @@ impl Restore {
         Ok(found.is_some_and(|found| found.labels.get(RESTORE_LABEL) == Some(&self.id)))
     }
 
-    async fn fill(&self) -> Result<(), Problem> {
+    /// Makes the volume; gives what holds it, the file, and as much of that as tells whose the volume's own directory is.
+    async fn make(&self) -> Result<(Held, File, Vec<u8>), Problem> {
         let failed = |error: EngineError| problem::no_engine(&error);
         let unreadable = |error: io::Error| {
             Problem::new(ProblemType::PathUnreadable, error.to_string(), "see that the file can be read")
@@ -187,7 +279,12 @@ impl Restore {
                 "see what did, or name another with --volume",
             ));
         }
-        if let Some(root) = root_owner_in(&first) {
+        Ok((held, file, first))
+    }
+
+    async fn fill(&self, held: Held, file: File, first: &[u8]) -> Result<(), Problem> {
+        let failed = |error: EngineError| problem::no_engine(&error);
+        if let Some(root) = root_owner_in(first) {
             self.connection.own(&held, root).await.map_err(failed)?;
         }
         let pieces = futures_util::stream::unfold(Some(file), |file| async {

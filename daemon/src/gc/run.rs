@@ -23,7 +23,9 @@ use crate::domain::draft::{Draft, Record};
 use crate::domain::gc::proof::Proof;
 use crate::domain::gc::removal::Removal;
 use crate::domain::identity::AllocationId;
+use crate::domain::ledger::Ledger;
 use crate::errand::{Stop, tell};
+use crate::problem;
 use crate::registry::Decision;
 
 /// A run.
@@ -43,6 +45,8 @@ enum Outcome {
     /// Dropped, and there again.
     MadeAnew,
     Kept(String),
+    /// Its server gave no answer.
+    Unanswered(String),
 }
 
 impl Outcome {
@@ -54,15 +58,16 @@ impl Outcome {
                 "dropped, and made anew at that moment by something that started; the new one is kept"
                     .to_owned()
             }
-            Self::Kept(why) => format!("kept: {why}"),
+            Self::Kept(why) | Self::Unanswered(why) => format!("kept: {why}"),
         }
     }
 
     /// Says so where a person was shown the thing.
     fn show_in(&self, shown: &mut GcItem) {
-        shown.done = !matches!(self, Self::Kept(_));
+        shown.done = !matches!(self, Self::Kept(_) | Self::Unanswered(_));
+        shown.unanswered = matches!(self, Self::Unanswered(_));
         match self {
-            Self::Kept(why) => {
+            Self::Kept(why) | Self::Unanswered(why) => {
                 shown.action = GcAction::Keep;
                 shown.reason.clone_from(why);
             }
@@ -87,7 +92,10 @@ impl<'a> Run<'a> {
             Err(Stop::Failed(problem)) => report.failure = Some(problem),
             Err(Stop::Unheard) => info!("gc ends: nobody listens any more"),
         }
-        self.gc.release(&self.wish.engine).await;
+        // The next start does it as well.
+        if !self.gc.is_ending() {
+            self.gc.release(&self.wish.engine).await;
+        }
         let snapshot = self.gc.writer().snapshot();
         for offset in &mut report.offsets {
             let held = snapshot.ledger.allocations().any(|it| it.id.to_string() == offset.allocation);
@@ -215,6 +223,14 @@ impl<'a> Run<'a> {
         Some(HashMap::from([(id, proofs::both(first.get(&id)?.clone(), second))]))
     }
 
+    /// Tells of the next step, unless the daemon is about to end: then there is none.
+    async fn begin(&self, what: String) -> Result<(), Stop> {
+        if self.gc.is_ending() {
+            return Err(problem::shutting_down().into());
+        }
+        self.tell(GcEvent::Begin { what }).await
+    }
+
     async fn tell(&self, event: GcEvent) -> Result<(), Stop> {
         tell(&self.events, event).await
     }
@@ -227,8 +243,8 @@ impl<'a> Run<'a> {
         shown: &mut GcItem,
         drop: impl Future<Output = Result<Outcome, Stop>>,
     ) -> Result<(), Stop> {
-        if !self.intend(allocation, removal).await? {
-            Outcome::Kept("its worktree came back".to_owned()).show_in(shown);
+        if let Some(why) = self.intend(allocation, removal).await? {
+            Outcome::Kept(why.to_owned()).show_in(shown);
             return Ok(());
         }
         let dropped = drop.await;
@@ -249,14 +265,19 @@ impl<'a> Run<'a> {
         dropped.map(|_| ())
     }
 
-    /// Records something that is about to be removed, if its allocation is as it was planned for.
-    async fn intend(&self, allocation: &Arc<Allocation>, removal: &Arc<Removal>) -> Result<bool, Stop> {
-        let (allocation, removal) = (Arc::clone(allocation), Arc::clone(removal));
+    /// Records something that is about to be removed, if its allocation is as it was planned for; else gives what has
+    /// become of that.
+    async fn intend(
+        &self,
+        allocation: &Arc<Allocation>,
+        removal: &Arc<Removal>,
+    ) -> Result<Option<&'static str>, Stop> {
+        let (id, removal) = (allocation.id, Arc::clone(removal));
         let step = self.gc.writer().commit(move |ledger, _| {
-            let is_gone = ledger.allocation(allocation.id).is_some_and(|now| now.state == State::Stale);
+            let changed = no_longer_stale(ledger, id);
             let decision =
                 Decision { ledger: ledger.clone(), records: vec![Record::Removal(removal)], seen: None };
-            Ok((is_gone.then_some(decision), is_gone))
+            Ok((changed.is_none().then_some(decision), changed))
         });
         Ok(step.await?)
     }
@@ -268,5 +289,15 @@ impl<'a> Run<'a> {
             Ok((Some(Decision { ledger: ledger.clone(), records, seen: None }), ()))
         });
         Ok(step.await?)
+    }
+}
+
+/// What has become of an allocation that is not stale any more.
+fn no_longer_stale(ledger: &Ledger, id: AllocationId) -> Option<&'static str> {
+    match ledger.allocation(id).map(|now| now.state) {
+        Some(State::Stale) => None,
+        Some(State::Missing) => Some("its worktree is missing, and not removed any more"),
+        Some(State::Active) => Some("its worktree came back"),
+        Some(State::Released) | None => Some("its offset was released meanwhile"),
     }
 }

@@ -127,7 +127,7 @@ impl Gc {
             .into_iter()
             .map(|common_dir| {
                 let reconciler = self.0.releaser.reconciler.clone();
-                async move { reconciler.reconcile_now(&common_dir, None).await }
+                async move { reconciler.look_again(&common_dir).await }
             })
             .collect();
         // A disk that hangs is looked at again before anything of its worktrees is dropped.

@@ -59,6 +59,9 @@ impl Snapshot {
                 | Record::Look { .. }
                 | Record::Removal(_)
                 | Record::Removed { .. }
+                | Record::Restoring(_)
+                | Record::Restored { .. }
+                | Record::RestoredGone(_)
                 | Record::Seeding(_)
                 | Record::Seeded { .. } => {}
             }

@@ -21,19 +21,16 @@ use wtd_protocol::{Problem, ProblemType, State};
 use crate::domain::allocation::Allocation;
 use crate::domain::draft::Record;
 use crate::domain::seed::{Copy, Question, Refusal, SEED_LABEL, Seeding, pairs, plan};
-use crate::engine::{Connection, ContainerId, Engine, EngineError, Host, Since};
-use crate::problem;
+use crate::engine::{Connection, ContainerId, Engine, EngineError, Since, open_all};
 use crate::registry::{Decision, WriteError, Writer};
 use crate::store::History;
+use crate::{problem, retry};
 
 /// How long a copy that a person asks for waits for one that is under way.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long the daemon's end waits until a copy is cleared away.
 pub const CLEARING: Duration = Duration::from_secs(20);
-
-/// The first and the longest pause before an engine is asked again after what was interrupted.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
 /// What copying works with; clones are handles to the same.
 #[derive(Debug, Clone)]
@@ -70,9 +67,6 @@ pub struct Wish {
 
 /// How a copy has ended that was made.
 const DONE: &str = "done";
-
-/// How often it is tried to record that a copy is done, and the pause before the second time; each is twice the last.
-const CLOSINGS: (usize, Duration) = (5, Duration::from_millis(100));
 
 /// Why what is left of a copy can't be cleared away.
 #[derive(Debug, thiserror::Error)]
@@ -251,20 +245,9 @@ impl Seeds {
         Ok(kept)
     }
 
-    /// Records how a copy has ended, and tries more than once: until then it counts as interrupted.
+    /// Records how a copy has ended.
     async fn conclude(&self, id: &str, outcome: &str) -> Result<(), WriteError> {
-        let (mut left, mut pause) = CLOSINGS;
-        loop {
-            left -= 1;
-            match self.close(id, outcome).await {
-                Err(WriteError::Store(why)) if left > 0 => {
-                    warn!(why = %why, "the end of a copy can't be recorded yet");
-                    tokio::time::sleep(pause).await;
-                    pause *= 2;
-                }
-                ended => return ended,
-            }
-        }
+        retry::record(|| self.close(id, outcome)).await
     }
 
     async fn close(&self, id: &str, outcome: &str) -> Result<(), WriteError> {
@@ -301,37 +284,31 @@ impl Seeds {
 
     /// Clears away what was interrupted, and copies for worktrees whose configuration asks for it. Until the future is
     /// dropped.
-    pub async fn run(&self) {
-        tokio::join!(self.recover(), self.follow());
+    pub async fn run(&self, resyncs: &watch::Receiver<Duration>) {
+        tokio::join!(self.recover(resyncs), self.follow());
     }
 
     /// Clears away what an earlier process was interrupted at, as soon as the engine answers.
-    async fn recover(&self) {
-        let (mut pause, longest) = PAUSES;
-        loop {
+    async fn recover(&self, resyncs: &watch::Receiver<Duration>) {
+        retry::until_done(resyncs, || async {
             match self.0.history.unended_seedings().await {
-                Ok(unended) if unended.is_empty() => return,
+                Ok(unended) if unended.is_empty() => true,
                 Ok(unended) => {
                     let hosts: HashSet<String> = unended.into_iter().map(|seeding| seeding.host).collect();
                     let _lock = self.0.running.lock().await;
-                    for host in hosts {
+                    for connection in open_all(hosts).await {
                         // What fails is told of, and tried again.
-                        match Host::new(&host) {
-                            Ok(host) => match Connection::open(host).await {
-                                Ok(connection) => drop(self.clean(&connection).await),
-                                Err(error) => {
-                                    warn!(why = %error, "half-filled volumes wait for their engine");
-                                }
-                            },
-                            Err(error) => warn!(why = %error, "half-filled volumes are on an unknown engine"),
-                        }
+                        drop(self.clean(&connection).await);
                     }
+                    self.0.history.unended_seedings().await.is_ok_and(|unended| unended.is_empty())
                 }
-                Err(error) => warn!(why = %error, "interrupted copies can't be read"),
+                Err(error) => {
+                    warn!(why = %error, "interrupted copies can't be read");
+                    false
+                }
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(longest);
-        }
+        })
+        .await;
     }
 }
 

@@ -20,6 +20,7 @@ impl Service {
         checks.extend(self.taken_ports().await);
         checks.extend(self.ephemeral_ports());
         checks.push(self.offsets());
+        checks.extend(self.held_offsets());
         checks.extend(self.configurations());
         checks.extend(self.databases());
         checks.extend(self.trust_checks());
@@ -197,6 +198,20 @@ impl Service {
         } else {
             ok("offsets", detail)
         }
+    }
+
+    /// The offsets that lead to volumes which were restored.
+    fn held_offsets(&self) -> Vec<Check> {
+        let snapshot = self.0.writer.snapshot();
+        let held = snapshot.ledger.held().map(|(offset, volume)| {
+            ok(
+                "offsets",
+                format!(
+                    "offset {offset} is held by volume {volume}, which was restored; `docker volume rm {volume}` frees it"
+                ),
+            )
+        });
+        held.collect()
     }
 
     fn configurations(&self) -> Vec<Check> {

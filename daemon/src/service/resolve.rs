@@ -230,10 +230,16 @@ fn exhausted(snapshot: &Snapshot, path: &Path) -> Problem {
         snapshot.ledger.count(State::Stale),
     );
     let total = active + missing + stale;
+    let held = snapshot.ledger.held().count();
+    let held = if held == 0 {
+        String::new()
+    } else {
+        format!(", and {held} restored volumes hold offsets (`wtd-client doctor` names them)")
+    };
     Problem::new(
         ProblemType::OffsetsExhausted,
         format!(
-            "no offset is left for {}: there are {total} allocations, {stale} of them stale",
+            "no offset is left for {}: there are {total} allocations, {stale} of them stale{held}",
             path.display()
         ),
         "`wtd-client gc` frees the stale ones",

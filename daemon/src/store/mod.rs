@@ -9,6 +9,7 @@ mod compose;
 mod gc;
 mod migrations;
 mod open;
+mod restore;
 mod rows;
 mod seed;
 
@@ -126,6 +127,9 @@ impl Registry {
             Ok(())
         })
         .await?;
+        for restoring in restore::there(&mut self.connection).await? {
+            ledger.put_restoring(restoring.into());
+        }
         let mut parts = rows::Parts::default();
         self.each("SELECT * FROM ports", |row| parts.add_port(row)).await?;
         self.each("SELECT * FROM volumes", |row| parts.add_volume(row)).await?;
@@ -231,6 +235,9 @@ async fn write(
             Record::Removed { removal, outcome } => {
                 gc::end_removal(&mut transaction, removal, outcome, now).await?;
             }
+            Record::Restoring(restoring) => restore::put(&mut transaction, restoring, now).await?,
+            Record::Restored { id, outcome } => restore::end(&mut transaction, id, outcome, now).await?,
+            Record::RestoredGone(id) => restore::gone(&mut transaction, id, now).await?,
             Record::Seeding(seeding) => seed::put(&mut transaction, seeding, now).await?,
             Record::Seeded { id, outcome } => seed::end(&mut transaction, id, outcome, now).await?,
         }

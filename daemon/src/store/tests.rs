@@ -16,11 +16,13 @@ use crate::domain::allocator::Obstacle;
 use crate::domain::compose::Compose;
 use crate::domain::database_objects::{DatabaseObject, ObjectName, ServerAddress, Stage, SystemIdentifier};
 use crate::domain::draft::Record;
+use crate::domain::gc::EngineId;
 use crate::domain::identity::{AllocationId, FileIdentity, RepositoryId};
 use crate::domain::ledger::Ledger;
 use crate::domain::names;
 use crate::domain::offset::Offset;
 use crate::domain::project::DatabaseMode;
+use crate::domain::restoring::Restoring;
 use crate::domain::trust::ContentHash;
 
 const IDENTITY: FileIdentity = FileIdentity { device: u64::MAX, inode: 1 << 63, born_ns: Some(-1) };
@@ -169,6 +171,35 @@ async fn what_is_trusted_is_trusted_after_a_restart_and_what_is_taken_back_is_no
     write(&mut registry, &[Record::Revoked(one.id)]).await.unwrap();
     let loaded = registry.load().await.unwrap().trusted;
     assert_eq!((loaded.count(one.id), loaded.count(other.id)), (0, 1));
+}
+
+#[tokio::test]
+async fn a_restored_volume_holds_its_offset_after_a_restart_until_it_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let restoring = Restoring {
+        id: "1".to_owned(),
+        engine: EngineId::new("docker x"),
+        host: "unix:///x".to_owned(),
+        volume: names::volume_name("db_data", 10_000),
+        offset: Some(Offset(10_000)),
+        has_ended: false,
+    };
+    let other = Restoring { id: "2".to_owned(), offset: None, ..restoring.clone() };
+    let mut registry = fresh(dir.path()).await;
+    let begun = [&restoring, &other].map(|it| Record::Restoring(Arc::new(it.clone())));
+    write(&mut registry, &begun).await.unwrap();
+    let loaded = registry.load().await.unwrap();
+    assert_eq!(loaded.restorings().map(|it| (**it).clone()).collect::<Vec<_>>(), [restoring.clone(), other]);
+    let ended = Record::Restored { id: "1".to_owned(), outcome: "restored".to_owned() };
+    write(&mut registry, &[ended, Record::RestoredGone("2".to_owned())]).await.unwrap();
+    registry.close().await.unwrap();
+    let mut registry = fresh(dir.path()).await;
+    let loaded = registry.load().await.unwrap();
+    let ended = Restoring { has_ended: true, ..restoring };
+    assert_eq!(loaded.restorings().map(|it| (**it).clone()).collect::<Vec<_>>(), [ended]);
+    assert_eq!(loaded.held().map(|(offset, _)| offset).collect::<Vec<_>>(), [Offset(10_000)]);
+    write(&mut registry, &[Record::RestoredGone("1".to_owned())]).await.unwrap();
+    assert_eq!(registry.load().await.unwrap().restorings().count(), 0);
 }
 
 #[tokio::test]

@@ -51,6 +51,8 @@ struct State {
     down: AtomicBool,
     held: AtomicBool,
     stopped: AtomicBool,
+    /// Connections that stand now.
+    open: AtomicUsize,
 }
 
 impl EngineProxy {
@@ -66,6 +68,7 @@ impl EngineProxy {
             down: AtomicBool::new(false),
             held: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
+            open: AtomicUsize::new(0),
         });
         let shared = Arc::clone(&state);
         thread::spawn(move || {
@@ -74,7 +77,11 @@ impl EngineProxy {
                     return;
                 }
                 let (client, state) = (client.unwrap(), Arc::clone(&shared));
-                thread::spawn(move || state.pass(&client));
+                state.open.fetch_add(1, Ordering::SeqCst);
+                thread::spawn(move || {
+                    state.pass(&client);
+                    state.open.fetch_sub(1, Ordering::SeqCst);
+                });
             }
         });
         Self { path: path.to_owned(), state }
@@ -112,6 +119,16 @@ impl EngineProxy {
     /// Passes on the request that is held.
     pub(crate) fn let_pass(&self) {
         self.state.held.store(false, Ordering::SeqCst);
+    }
+
+    /// How many connections stand now.
+    pub(crate) fn open(&self) -> usize {
+        self.state.open.load(Ordering::SeqCst)
+    }
+
+    /// Whether the fault has happened.
+    pub(crate) fn has_happened(&self) -> bool {
+        self.state.armed.lock().unwrap().is_none()
     }
 
     /// Passes everything on again; true when the fault has happened.

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use wtd_protocol::gc::{GcEvent, GcItem};
+use wtd_protocol::gc::GcItem;
 
-use super::{Outcome, Run, Stop};
+use super::{Outcome, Run, Stop, no_longer_stale};
 use crate::databases::{DropError, Dropped};
 use crate::domain::gc::EngineId;
 use crate::domain::gc::objects::{ObjectItem, plan_objects};
+use crate::domain::gc::plan::Keep;
 use crate::domain::gc::proof::Proof;
 use crate::domain::gc::removal::Removal;
 use crate::domain::identity::AllocationId;
@@ -20,7 +21,7 @@ impl Run<'_> {
         let is_shown = |item: &&ObjectItem| item.keep.is_none() && report::object(item).token == shown.token;
         let Some(item) = self.survey.objects.iter().find(is_shown) else { return Ok(()) };
         let (kind, name, allocation) = (item.object.name.kind(), &item.found.name, &item.allocation);
-        self.tell(GcEvent::Begin { what: format!("dropping {kind} {name}") }).await?;
+        self.begin(format!("dropping {kind} {name}")).await?;
         let first = self.prove(allocation).await;
         let removal = Arc::new(Removal {
             allocation: allocation.id,
@@ -44,7 +45,7 @@ impl Run<'_> {
                 Ok(Dropped::Gone) => Ok(Outcome::Gone),
                 Ok(Dropped::Kept(keep)) => Ok(Outcome::Kept(keep.to_string())),
                 Err(DropError::Registry(error)) => Err(error.into()),
-                Err(error) => Ok(Outcome::Kept(error.to_string())),
+                Err(error) => Ok(Outcome::Unanswered(error.to_string())),
             }
         });
         self.carry_out(allocation, &removal, shown, drop).await
@@ -64,15 +65,17 @@ impl Run<'_> {
         };
         let snapshot = self.gc.writer().snapshot();
         let Some(now) = snapshot.ledger.allocation(id) else {
-            return Ok(Some(Outcome::Kept("its worktree came back".to_owned())));
+            return Ok(no_longer_stale(&snapshot.ledger, id).map(|why| Outcome::Kept(why.to_owned())));
         };
         let answers = HashMap::from([(id, self.gc.0.releaser.databases.ask(now).await)]);
         let question = self.survey.question(&snapshot.ledger, &proofs, self.wish.options);
         let again = plan_objects(&question, &answers);
         let same = |it: &&ObjectItem| it.object.name == item.object.name && it.found.name == item.found.name;
         let Some(now) = again.iter().find(same) else { return Ok(Some(Outcome::Gone)) };
-        if let Some(keep) = &now.keep {
-            return Ok(Some(Outcome::Kept(keep.to_string())));
+        match &now.keep {
+            Some(Keep::Server(why)) => return Ok(Some(Outcome::Unanswered(why.clone()))),
+            Some(keep) => return Ok(Some(Outcome::Kept(keep.to_string()))),
+            None => {}
         }
         let is_changed = report::object(now).token != token;
         Ok(is_changed.then(|| Outcome::Kept("it has changed since it was listed".to_owned())))

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use wtd_protocol::PathText;
-use wtd_protocol::gc::{GcEvent, GcItem};
+use wtd_protocol::gc::GcItem;
 
-use super::{Outcome, Run, Stop};
+use super::{Outcome, Run, Stop, no_longer_stale};
 use crate::domain::gc::plan::{Action, Item, Question, plan};
 use crate::domain::gc::proof::Proof;
 use crate::domain::gc::removal::Removal;
@@ -23,13 +23,13 @@ impl Run<'_> {
     /// Drops a volume, if everything still speaks for it.
     pub(super) async fn drop_volume(&self, connection: &Connection, shown: &mut GcItem) -> Result<(), Stop> {
         let found = self.survey.plan.items.iter().find_map(|item| match &item.action {
-            Action::Drop(name) if report::token_of_volume(item, connection.id()) == shown.token => {
+            Action::Drop(name) if report::token_of_volume(item, &self.survey.engine) == shown.token => {
                 Some((item, name))
             }
             _ => None,
         });
         let Some((item, name)) = found else { return Ok(()) };
-        self.tell(GcEvent::Begin { what: format!("dropping volume {name}") }).await?;
+        self.begin(format!("dropping volume {name}")).await?;
         let removal = Arc::new(Removal {
             allocation: item.allocation.id,
             engine: connection.id().clone(),
@@ -57,20 +57,12 @@ impl Run<'_> {
             return Ok(outcome);
         }
         if let Some(directory) = &self.wish.backup {
-            self.tell(GcEvent::Begin { what: format!("writing volume {name} to {}", directory.display()) })
-                .await?;
-            let written = backup::write(
-                &self.gc.0.owner,
-                connection,
-                &item.allocation,
-                &item.volume,
-                name,
-                directory,
-                &self.events,
-            )
-            .await;
+            self.begin(format!("writing volume {name} to {}", directory.display())).await?;
+            let source =
+                backup::Source { connection, allocation: &item.allocation, volume: &item.volume, name };
+            let written = backup::write(self.gc, &source, directory, &self.events).await;
             *file = Some(written.map_err(|error| Stop::Failed(error.problem()))?);
-            self.tell(GcEvent::Begin { what: format!("dropping volume {name}") }).await?;
+            self.begin(format!("dropping volume {name}")).await?;
             // That took its time.
             if let Some(outcome) = self.may_drop(connection, item, name, first).await? {
                 return Ok(outcome);
@@ -112,7 +104,8 @@ impl Run<'_> {
             options: self.wish.options,
         });
         let Some(now) = again.items.into_iter().find(|it| it.allocation.id == id) else {
-            return Ok(Some(Outcome::Kept("its worktree came back".to_owned())));
+            let why = no_longer_stale(&snapshot.ledger, id).unwrap_or("it is not the worktree's any more");
+            return Ok(Some(Outcome::Kept(why.to_owned())));
         };
         if let Action::Keep(keep) = &now.action {
             return Ok(Some(Outcome::Kept(keep.to_string())));
@@ -121,8 +114,7 @@ impl Run<'_> {
         if let Some(user) = engine.containers.first() {
             return Ok(Some(Outcome::Kept(format!("container {} ({}) uses it", user.name, user.state))));
         }
-        let same =
-            report::token_of_volume(&now, connection.id()) == report::token_of_volume(item, connection.id());
+        let same = report::is_same(&item.volume, &self.survey.engine, &now.volume);
         Ok((!same).then(|| Outcome::Kept("it has changed since it was listed".to_owned())))
     }
 }
