@@ -186,9 +186,11 @@ fn work(
 ) {
     let (recording, there) = (releaser.clone(), engine.clone());
     let (sweeping, sweeps) = (reconciler.clone(), resyncs.clone());
+    let (following, mounts) = (reconciler.clone(), resyncs.clone());
     let looks = resyncs.clone();
     tasks.spawn(async move { recorder::run(&recording.writer, &recording.history, &there, looks).await });
     tasks.spawn(async move { sweeping.sweep(sweeps).await });
+    tasks.spawn(async move { following.follow_mounts(mounts).await });
     tasks.spawn(async move { releaser.run(&engine).await });
     tasks.spawn(async move { databases.run(resyncs).await });
     tasks.spawn(async move {

@@ -2,6 +2,7 @@
 //! time for each, and what the look comes to is committed.
 
 mod allocation_files;
+mod mounts;
 mod observing;
 mod queue;
 mod sweep;

@@ -60,12 +60,13 @@ impl Change {
             EventKind::Create(_) | EventKind::Modify(ModifyKind::Name(_) | ModifyKind::Metadata(_)) => {
                 Some(Self::Entry)
             }
-            EventKind::Remove(_) => Some(Self::Removed),
+            // What is of no known kind can have been the end of the directory, and of its watch.
+            EventKind::Remove(_) | EventKind::Any | EventKind::Other => Some(Self::Removed),
             EventKind::Modify(_) | EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
                 Some(Self::Content)
             }
             // Reading a file, as we do ourselves, is no change.
-            EventKind::Access(_) | EventKind::Any | EventKind::Other => None,
+            EventKind::Access(_) => None,
         }
     }
 }
@@ -79,7 +80,14 @@ pub fn is_change(kind: EventKind) -> bool {
 /// Such a watch is set anew: inodes are used again, and a late event for the old directory can have ended the watch on
 /// the new one (measured; rule 4 of the watch rules).
 pub fn can_replace(kind: EventKind) -> bool {
-    matches!(kind, EventKind::Create(_) | EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)))
+    matches!(
+        kind,
+        EventKind::Create(_)
+            | EventKind::Remove(_)
+            | EventKind::Modify(ModifyKind::Name(_))
+            | EventKind::Any
+            | EventKind::Other
+    )
 }
 
 /// The nearest directory above `path` that exists, and the next name on the way to `path`.
@@ -145,6 +153,15 @@ mod tests {
         for role in [Role::CommonDir, Role::Worktrees, Role::GitDir, Role::Root] {
             assert!(!concerns(&role, "gitdir", OPENED), "our own reading must not wake us");
             assert!(!concerns(&role, "", OPENED));
+        }
+    }
+
+    #[test]
+    fn an_event_of_an_unknown_kind_can_mean_anything() {
+        for kind in [EventKind::Any, EventKind::Other] {
+            assert!(concerns(&Role::CommonDir, "", kind));
+            assert!(concerns(&Role::GitDir, "wtd.json", kind));
+            assert!(is_change(kind) && can_replace(kind));
         }
     }
 
