@@ -10,7 +10,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::config::{Config, Sources};
 use crate::databases::{self, Databases};
@@ -253,9 +253,11 @@ fn say_ready(detached: bool) -> anyhow::Result<()> {
     if detached {
         // The client that started us waits for this line; then nobody reads standard output any more.
         let mut stdout = std::io::stdout().lock();
-        writeln!(stdout, "{}", wtd_protocol::socket::READY)
-            .and_then(|()| stdout.flush())
-            .context("can't tell that wtd is ready")?;
+        let told = writeln!(stdout, "{}", wtd_protocol::socket::READY).and_then(|()| stdout.flush());
+        if let Err(error) = told {
+            // It has lost its patience; the next one finds us.
+            debug!(error = &error as &dyn std::error::Error, "nobody waits for the daemon to be ready");
+        }
         drop(stdout);
         let null = std::fs::File::open("/dev/null")?;
         rustix::stdio::dup2_stdout(&null)?;
