@@ -1,12 +1,14 @@
 //! The daemon put together: opened, served, and ended in order.
 
 use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
@@ -68,6 +70,8 @@ pub async fn run(
     let lock = store::lock_file(&place.path);
     let history = registry.history();
     let ledger = registry.load().await?;
+    // First, for it can be in use; nobody is to be served then.
+    let tcp = listen(config.listen).await?;
     let socket = match passed {
         Some(socket) => socket,
         None => Socket::bind(socket_path, config.socket.is_some())?,
@@ -125,9 +129,7 @@ pub async fn run(
     let context = Context { service, metrics: Metrics::default(), ending };
     let mut servers = JoinSet::new();
     servers.spawn(serve(Listener::Unix(tokio::net::UnixListener::from_std(listener)?), context.clone()));
-    if let Some(address) = config.listen {
-        let tcp = tokio::net::TcpListener::bind(address).await;
-        let tcp = tcp.with_context(|| format!("can't listen on {address}"))?;
+    if let Some(tcp) = tcp {
         servers.spawn(serve(Listener::Tcp(tcp), context));
     }
     work(&mut tasks, &reconciler, (releaser, engine, databases, roots, seeds.clone(), gc.clone()), resyncs);
@@ -158,6 +160,13 @@ pub async fn run(
 }
 
 /// Why a daemon ends that was not told to.
+/// The loopback address that was asked for, if one was.
+async fn listen(address: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = address else { return Ok(None) };
+    let listener = TcpListener::bind(address).await;
+    Ok(Some(listener.with_context(|| format!("can't listen on {address}"))?))
+}
+
 enum End {
     /// Nobody can find it any more.
     Vacated,

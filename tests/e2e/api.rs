@@ -191,6 +191,17 @@ fn over_tcp_only_loopback_is_answered_and_only_when_asked_for() {
 }
 
 #[test]
+fn an_address_that_is_taken_keeps_the_daemon_from_serving_at_all() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let sandbox = Sandbox::new();
+    let mut command = sandbox.command(Sandbox::program("wtd"));
+    command.arg("--listen").arg(taken.local_addr().unwrap().to_string());
+    let (status, log) = Daemon::refused(&sandbox, command);
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("can't listen on") && !log.contains("started"), "{log}");
+}
+
+#[test]
 fn another_user_is_refused() {
     use std::os::unix::fs::PermissionsExt as _;
     if !require::root() {
