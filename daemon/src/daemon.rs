@@ -143,6 +143,7 @@ pub async fn run(
         _ = interrupt.recv() => None,
         () = hangup.reload_until_no_terminal(&reloader) => None,
         () = vacated(&unlink, &lock, config.resync) => Some(End::Vacated),
+        () = writer.ended() => Some(End::Failed(None)),
         ended = tasks.join_next() => Some(End::Failed(ended)),
         ended = servers.join_next() => Some(End::Failed(ended)),
     };
@@ -159,7 +160,6 @@ pub async fn run(
     failed.map_or(Ok(()), broken)
 }
 
-/// Why a daemon ends that was not told to.
 /// The loopback address that was asked for, if one was.
 async fn listen(address: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
     let Some(address) = address else { return Ok(None) };
@@ -167,6 +167,7 @@ async fn listen(address: Option<SocketAddr>) -> anyhow::Result<Option<TcpListene
     Ok(Some(listener.with_context(|| format!("can't listen on {address}"))?))
 }
 
+/// Why a daemon ends that was not told to.
 enum End {
     /// Nobody can find it any more.
     Vacated,

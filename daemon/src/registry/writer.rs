@@ -93,6 +93,11 @@ impl Writer {
     /// Has steps from now on decided by these rules and this probe. What an error says concerns other steps, unless the
     /// daemon is shutting down.
     pub async fn govern(
+    /// Resolves when the writer has ended, whatever the reason: nothing is recorded any more, and what is known gets old.
+    pub async fn ended(&self) {
+        self.steps.closed().await;
+    }
+
         &self,
         rules: Rules,
         probe: Option<Box<dyn PortProbe + Send>>,
@@ -261,5 +266,23 @@ impl WriterTask {
             // Nobody may be listening.
             drop(self.changes.send(Arc::new(change)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_writer_that_panics_is_known_to_have_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = store::open(dir.path(), "a test").await.unwrap();
+        let (writer, writing) = Writer::start(registry, Ledger::default(), Rules::default(), None);
+        writer.commit(|_, _| Ok((None, ()))).await.unwrap();
+        let failed = writer.commit::<()>(|_, _| panic!("a defect")).await;
+        assert!(matches!(failed, Err(WriteError::ShuttingDown)));
+        writer.ended().await;
+        assert!(writing.await.unwrap_err().is_panic());
     }
 }
