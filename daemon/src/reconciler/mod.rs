@@ -18,6 +18,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::task::JoinError;
 use tokio::time::Instant;
 use tracing::{Instrument, debug, error, info_span, warn};
 
@@ -218,10 +219,10 @@ impl Reconciler {
                     let span = info_span!("reconcile", repository = %key.display());
                     let look = AssertUnwindSafe(this.look(&key, root_hint, learn).instrument(span));
                     // A look that panics must not be the last that this repository gets.
-                    let result = look.catch_unwind().await.unwrap_or_else(|_| {
+                    let result = look.catch_unwind().await.unwrap_or(Err(WriteError::Panicked));
+                    if let Err(WriteError::Panicked) = result {
                         error!(repository = %key.display(), "a look panicked");
-                        Err(WriteError::ShuttingDown)
-                    });
+                    }
                     let again = *result.as_ref().unwrap_or(&true);
                     if again {
                         this.distrust(&key);
@@ -274,7 +275,7 @@ impl Reconciler {
             };
             tokio::task::spawn_blocking(move || this.observe(&common_dir, root_hint.as_deref(), permit)).await
         };
-        let Ok(observation) = observed else { return Err(WriteError::ShuttingDown) };
+        let observation = observed.map_err(|error| not_observed(&error))?;
         let unsettled = observation.unsettled;
         let before = self.0.writer.snapshot();
         let watched = key.to_owned();
@@ -329,6 +330,11 @@ impl Reconciler {
     }
 }
 
+/// A task of ours is cancelled only when the runtime ends.
+fn not_observed(error: &JoinError) -> WriteError {
+    if error.is_panic() { WriteError::Panicked } else { WriteError::ShuttingDown }
+}
+
 /// What a look came to, for what follows its commit.
 #[derive(Default)]
 struct Seen {
@@ -379,5 +385,18 @@ pub fn as_recorded(allocation: &Allocation) -> Recorded {
         device: allocation.device,
         main: allocation.is_main(),
         override_digest: allocation.compose.as_ref().map(|compose| compose.digest),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_look_that_panics_is_a_defect_and_not_the_daemons_end() {
+        let panicked = tokio::task::spawn_blocking(|| panic!("a defect")).await.unwrap_err();
+        let error = not_observed(&panicked);
+        assert!(matches!(error, WriteError::Panicked));
+        assert_eq!(crate::problem::not_written(&error).kind, wtd_protocol::ProblemType::Internal);
     }
 }

@@ -46,6 +46,9 @@ pub enum WriteError {
     /// The step would have broken a rule; a defect of the daemon.
     #[error("{0}")]
     Overlap(#[from] Overlap),
+    /// The look that the step was to be decided on came to nothing; a defect of the daemon.
+    #[error("the look at the repository panicked")]
+    Panicked,
     /// The daemon is about to end.
     #[error("the daemon is shutting down")]
     ShuttingDown,
@@ -90,14 +93,14 @@ impl Writer {
         drop(self.steps.send(Message::Close).await);
     }
 
-    /// Has steps from now on decided by these rules and this probe. What an error says concerns other steps, unless the
-    /// daemon is shutting down.
-    pub async fn govern(
     /// Resolves when the writer has ended, whatever the reason: nothing is recorded any more, and what is known gets old.
     pub async fn ended(&self) {
         self.steps.closed().await;
     }
 
+    /// Has steps from now on decided by these rules and this probe. What an error says concerns other steps, unless the
+    /// daemon is shutting down.
+    pub async fn govern(
         &self,
         rules: Rules,
         probe: Option<Box<dyn PortProbe + Send>>,
