@@ -287,6 +287,17 @@ fn events_go_on_after_the_last_one_that_was_seen() {
 }
 
 #[test]
+fn who_follows_events_of_a_registry_that_was_replaced_hears_of_the_new_one() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.daemon();
+    let repo = sandbox.repo("app");
+    daemon.put(&repo.path);
+    let mut events = daemon.events(Some(1_000_000));
+    let one = repo.add("one");
+    assert_eq!(events.next().data["allocation"]["path"], json!(one));
+}
+
+#[test]
 fn the_openapi_document_names_every_route() {
     let sandbox = Sandbox::new();
     let daemon = sandbox.daemon();
