@@ -328,6 +328,27 @@ fn a_repository_on_a_disk_that_was_mounted_again_is_watched_as_before() {
 }
 
 #[test]
+fn an_allocation_file_that_somebody_takes_away_is_written_again() {
+    let sandbox = Sandbox::with_config("engine = \"none\"\nprobe = false\nresync = \"1h\"\n");
+    let daemon = sandbox.daemon();
+    let repo = sandbox.repo("app");
+    let linked = repo.add("linked");
+    daemon.put(&repo.path);
+    let before = daemon.await_agreement(&repo);
+    for (path, is_renamed) in [(&repo.path, false), (&linked, true)] {
+        let file = repo.git_dir(path).join("wtd.json");
+        until("the file is there", || file.exists(), |there| *there);
+        if is_renamed {
+            fs::rename(&file, file.with_extension("old")).unwrap();
+        } else {
+            fs::remove_file(&file).unwrap();
+        }
+        until("the file is back", || file.exists(), |there| *there);
+        assert_eq!(sandbox.list().at(path).id, before.at(path).id);
+    }
+}
+
+#[test]
 fn repositories_under_a_root_are_found_at_start_and_when_they_appear() {
     let sandbox = Sandbox::new();
     let code = sandbox.path("code");

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use notify::EventKind;
-use notify::event::{AccessKind, AccessMode, ModifyKind};
+use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
 
 /// Why a directory is watched.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,11 +57,14 @@ enum Change {
 impl Change {
     fn of(kind: EventKind) -> Option<Self> {
         match kind {
+            // What is of no known kind can have been the end of the directory, and of its watch.
+            EventKind::Remove(_)
+            | EventKind::Modify(ModifyKind::Name(RenameMode::From))
+            | EventKind::Any
+            | EventKind::Other => Some(Self::Removed),
             EventKind::Create(_) | EventKind::Modify(ModifyKind::Name(_) | ModifyKind::Metadata(_)) => {
                 Some(Self::Entry)
             }
-            // What is of no known kind can have been the end of the directory, and of its watch.
-            EventKind::Remove(_) | EventKind::Any | EventKind::Other => Some(Self::Removed),
             EventKind::Modify(_) | EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
                 Some(Self::Content)
             }
@@ -104,7 +107,7 @@ pub fn nearest_above(path: &Path) -> Option<(PathBuf, PathBuf)> {
 
 #[cfg(test)]
 mod tests {
-    use notify::event::{CreateKind, DataChange, RemoveKind, RenameMode};
+    use notify::event::{CreateKind, DataChange, RemoveKind};
 
     use super::*;
 
@@ -170,5 +173,7 @@ mod tests {
         assert!(!concerns(&Role::GitDir, "wtd.json", RENAMED));
         assert!(!concerns(&Role::GitDir, "wtd.json", CREATE));
         assert!(concerns(&Role::GitDir, "wtd.json", REMOVE));
+        let moved_away = EventKind::Modify(ModifyKind::Name(RenameMode::From));
+        assert!([Role::GitDir, Role::CommonDir].iter().all(|role| concerns(role, "wtd.json", moved_away)));
     }
 }
