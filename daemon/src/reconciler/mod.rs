@@ -4,6 +4,7 @@
 mod allocation_files;
 mod mounts;
 mod observing;
+mod permit;
 mod queue;
 mod sweep;
 mod wanted;
@@ -22,6 +23,7 @@ use tokio::task::JoinError;
 use tokio::time::Instant;
 use tracing::{Instrument, debug, error, info_span, warn};
 
+use self::permit::Permit;
 use self::queue::{Due, Queue};
 use crate::domain::allocation::Allocation;
 use crate::domain::draft::{Record, Surroundings};
@@ -42,6 +44,10 @@ const GATHER: Duration = Duration::from_millis(5);
 
 /// How many repositories are looked at together.
 const AT_ONCE: usize = 8;
+
+/// How long a look may take before another one is let in besides. One at a disk that hangs goes on for as long as that
+/// does, and its repository is not looked at again meanwhile.
+const LONG: Duration = Duration::from_secs(2);
 
 /// How many of them may wait for git's answer besides. Others come again.
 const ASKING: usize = 8;
@@ -273,7 +279,10 @@ impl Reconciler {
             let Ok(permit) = Arc::clone(&self.0.permits).acquire_owned().await else {
                 return Err(WriteError::ShuttingDown);
             };
-            tokio::task::spawn_blocking(move || this.observe(&common_dir, root_hint.as_deref(), permit)).await
+            let permit = Permit::new(permit);
+            let lent = permit.clone();
+            let look = move || this.observe(&common_dir, root_hint.as_deref(), &lent);
+            permit.lend(LONG, tokio::task::spawn_blocking(look)).await
         };
         let observation = observed.map_err(|error| not_observed(&error))?;
         let unsettled = observation.unsettled;
