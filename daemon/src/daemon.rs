@@ -1,16 +1,18 @@
 //! The daemon put together: opened, served, and ended in order.
 
 use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::config::{Config, Sources};
 use crate::databases::{self, Databases};
@@ -68,6 +70,8 @@ pub async fn run(
     let lock = store::lock_file(&place.path);
     let history = registry.history();
     let ledger = registry.load().await?;
+    // First, for it can be in use; nobody is to be served then.
+    let tcp = listen(config.listen).await?;
     let socket = match passed {
         Some(socket) => socket,
         None => Socket::bind(socket_path, config.socket.is_some())?,
@@ -125,9 +129,7 @@ pub async fn run(
     let context = Context { service, metrics: Metrics::default(), ending };
     let mut servers = JoinSet::new();
     servers.spawn(serve(Listener::Unix(tokio::net::UnixListener::from_std(listener)?), context.clone()));
-    if let Some(address) = config.listen {
-        let tcp = tokio::net::TcpListener::bind(address).await;
-        let tcp = tcp.with_context(|| format!("can't listen on {address}"))?;
+    if let Some(tcp) = tcp {
         servers.spawn(serve(Listener::Tcp(tcp), context));
     }
     work(&mut tasks, &reconciler, (releaser, engine, databases, roots, seeds.clone(), gc.clone()), resyncs);
@@ -141,6 +143,7 @@ pub async fn run(
         _ = interrupt.recv() => None,
         () = hangup.reload_until_no_terminal(&reloader) => None,
         () = vacated(&unlink, &lock, config.resync) => Some(End::Vacated),
+        () = writer.ended() => Some(End::Failed(None)),
         ended = tasks.join_next() => Some(End::Failed(ended)),
         ended = servers.join_next() => Some(End::Failed(ended)),
     };
@@ -155,6 +158,13 @@ pub async fn run(
     drop(unlink);
     closed.context(Broken)?.context(Broken)?;
     failed.map_or(Ok(()), broken)
+}
+
+/// The loopback address that was asked for, if one was.
+async fn listen(address: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = address else { return Ok(None) };
+    let listener = TcpListener::bind(address).await;
+    Ok(Some(listener.with_context(|| format!("can't listen on {address}"))?))
 }
 
 /// Why a daemon ends that was not told to.
@@ -186,9 +196,11 @@ fn work(
 ) {
     let (recording, there) = (releaser.clone(), engine.clone());
     let (sweeping, sweeps) = (reconciler.clone(), resyncs.clone());
+    let (following, mounts) = (reconciler.clone(), resyncs.clone());
     let (looks, retries) = (resyncs.clone(), resyncs.clone());
     tasks.spawn(async move { recorder::run(&recording.writer, &recording.history, &there, looks).await });
     tasks.spawn(async move { sweeping.sweep(sweeps).await });
+    tasks.spawn(async move { following.follow_mounts(mounts).await });
     tasks.spawn(async move { releaser.run(&engine).await });
     tasks.spawn(async move { databases.run(resyncs).await });
     tasks.spawn(async move {
@@ -251,9 +263,11 @@ fn say_ready(detached: bool) -> anyhow::Result<()> {
     if detached {
         // The client that started us waits for this line; then nobody reads standard output any more.
         let mut stdout = std::io::stdout().lock();
-        writeln!(stdout, "{}", wtd_protocol::socket::READY)
-            .and_then(|()| stdout.flush())
-            .context("can't tell that wtd is ready")?;
+        let told = writeln!(stdout, "{}", wtd_protocol::socket::READY).and_then(|()| stdout.flush());
+        if let Err(error) = told {
+            // It has lost its patience; the next one finds us.
+            debug!(error = &error as &dyn std::error::Error, "nobody waits for the daemon to be ready");
+        }
         drop(stdout);
         let null = std::fs::File::open("/dev/null")?;
         rustix::stdio::dup2_stdout(&null)?;

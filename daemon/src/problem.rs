@@ -13,8 +13,8 @@ pub fn not_written(error: &WriteError) -> Problem {
             why.to_string(),
             "see that the state directory has room and can be written, then ask again",
         ),
-        WriteError::Overlap(why) => {
-            Problem::new(ProblemType::Internal, why.to_string(), "report this as a defect of wtd")
+        WriteError::Overlap(_) | WriteError::Panicked => {
+            Problem::new(ProblemType::Internal, error.to_string(), "report this as a defect of wtd")
         }
         WriteError::ShuttingDown => Problem::new(ProblemType::ShuttingDown, error.to_string(), "ask again"),
     }

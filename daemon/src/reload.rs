@@ -147,7 +147,7 @@ impl Governed {
         self.engine.configure(config.engine.clone());
         match self.writer.govern(rules(config), probe(config, &self.engine)).await {
             // Steps of others that were decided together with this one were not recorded; the rules hold all the same.
-            Ok(()) | Err(WriteError::Store(_) | WriteError::Overlap(_)) => {}
+            Ok(()) | Err(WriteError::Store(_) | WriteError::Overlap(_) | WriteError::Panicked) => {}
             Err(WriteError::ShuttingDown) => return Err(ReloadError::ShuttingDown),
         }
         self.resync.send_replace(config.resync);

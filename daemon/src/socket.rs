@@ -149,19 +149,25 @@ impl Socket {
 }
 
 impl Unlink {
-    /// Whether clients still find the socket; of one that systemd made, systemd knows.
-    pub fn is_in_place(&self) -> bool {
-        self.file.is_none_or(|file| self.is(file))
+    /// Whether clients still find the socket; of one that systemd made, systemd knows. An error: it can't be told.
+    pub fn is_in_place(&self) -> io::Result<bool> {
+        self.file.map_or(Ok(true), |file| self.is(file))
     }
 
-    fn is(&self, file: (u64, u64)) -> bool {
-        self.path.symlink_metadata().is_ok_and(|there| (there.dev(), there.ino()) == file)
+    fn is(&self, file: (u64, u64)) -> io::Result<bool> {
+        match self.path.symlink_metadata() {
+            Ok(there) => Ok((there.dev(), there.ino()) == file),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 
 impl Drop for Unlink {
     fn drop(&mut self) {
-        if self.file.is_some_and(|file| self.is(file))
+        if self.file.is_some_and(|file| self.is(file).unwrap_or(false))
             && let Err(error) = std::fs::remove_file(&self.path)
         {
             tracing::debug!(error = &error as &dyn std::error::Error, "socket not removed");
@@ -213,5 +219,27 @@ fn lock(socket: &Path) -> Result<File, SocketError> {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(SocketError::Served(socket.to_owned())),
         Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_that_cannot_be_looked_at_is_not_taken_for_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (real, link) = (dir.path().join("real"), dir.path().join("link"));
+        std::fs::create_dir(&real).unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        let (_listener, unlink) = Socket::bind(link.join("wtd.sock"), true).unwrap().into_parts();
+        assert!(unlink.is_in_place().unwrap());
+
+        std::fs::remove_file(&link).unwrap();
+        std::os::unix::fs::symlink("link", &link).unwrap();
+        assert!(unlink.is_in_place().is_err(), "the link leads to itself");
+
+        std::fs::remove_file(&link).unwrap();
+        assert!(!unlink.is_in_place().unwrap());
     }
 }

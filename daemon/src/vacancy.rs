@@ -20,12 +20,20 @@ pub async fn vacated(socket: &Unlink, lock: &Path, resync: Duration) {
     let _listening = listen(lock, &knocked).inspect_err(|error| {
         debug!(error = error as &dyn std::error::Error, "nobody is heard who opens the lock");
     });
-    while socket.is_in_place() {
+    while is_in_place(socket) {
         tokio::select! {
             () = knocked.notified() => {}
             () = tokio::time::sleep(resync) => {}
         }
     }
+}
+
+/// What can't be told is no reason to end.
+fn is_in_place(socket: &Unlink) -> bool {
+    socket.is_in_place().unwrap_or_else(|error| {
+        debug!(error = &error as &dyn std::error::Error, "can't see whether the socket is in its place");
+        true
+    })
 }
 
 fn listen(lock: &Path, knocked: &Arc<Notify>) -> notify::Result<RecommendedWatcher> {

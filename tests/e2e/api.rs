@@ -191,6 +191,17 @@ fn over_tcp_only_loopback_is_answered_and_only_when_asked_for() {
 }
 
 #[test]
+fn an_address_that_is_taken_keeps_the_daemon_from_serving_at_all() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let sandbox = Sandbox::new();
+    let mut command = sandbox.command(Sandbox::program("wtd"));
+    command.arg("--listen").arg(taken.local_addr().unwrap().to_string());
+    let (status, log) = Daemon::refused(&sandbox, command);
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("can't listen on") && !log.contains("started"), "{log}");
+}
+
+#[test]
 fn another_user_is_refused() {
     use std::os::unix::fs::PermissionsExt as _;
     if !require::root() {
@@ -273,6 +284,17 @@ fn events_go_on_after_the_last_one_that_was_seen() {
     assert_eq!(resumed.next().data["allocation"]["path"], json!(two), "and then live");
     let bad = "GET /v1/events HTTP/1.1\r\nHost: wtd\r\nConnection: close\r\nLast-Event-ID: x\r\n\r\n";
     daemon.send(bad).is_problem(400, "bad-request");
+}
+
+#[test]
+fn who_follows_events_of_a_registry_that_was_replaced_hears_of_the_new_one() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.daemon();
+    let repo = sandbox.repo("app");
+    daemon.put(&repo.path);
+    let mut events = daemon.events(Some(1_000_000));
+    let one = repo.add("one");
+    assert_eq!(events.next().data["allocation"]["path"], json!(one));
 }
 
 #[test]

@@ -301,6 +301,54 @@ fn a_worktree_on_a_disk_that_is_not_mounted_is_missing_and_comes_back_with_it() 
 }
 
 #[test]
+fn a_repository_on_a_disk_that_was_mounted_again_is_watched_as_before() {
+    let sandbox = Sandbox::with_config("engine = \"none\"\nprobe = false\nresync = \"1h\"\n");
+    let (image, point) = (sandbox.path("image"), sandbox.path("mnt"));
+    fs::create_dir(&point).unwrap();
+    let Some(mut disk) = Mount::image(&image, &point) else { return };
+    let repo = sandbox.repo("mnt/app");
+    let one = point.join("one");
+    repo.add_at(&one, "one");
+    let daemon = sandbox.daemon();
+    daemon.put(&repo.path);
+    let before = daemon.await_agreement(&repo);
+    for round in ["first", "second", "third"] {
+        disk.unmount();
+        disk = Mount::from_image(&image, &point).unwrap();
+        repo.add_at(&point.join(round), round);
+        assert_eq!(daemon.await_agreement(&repo).at(&one).id, before.at(&one).id);
+    }
+
+    disk.unmount();
+    daemon.await_state(&one, "missing");
+    let _disk = Mount::from_image(&image, &point).unwrap();
+    daemon.await_state(&one, "active");
+    repo.add_at(&point.join("last"), "last");
+    assert_eq!(daemon.await_agreement(&repo).at(&one).id, before.at(&one).id);
+}
+
+#[test]
+fn an_allocation_file_that_somebody_takes_away_is_written_again() {
+    let sandbox = Sandbox::with_config("engine = \"none\"\nprobe = false\nresync = \"1h\"\n");
+    let daemon = sandbox.daemon();
+    let repo = sandbox.repo("app");
+    let linked = repo.add("linked");
+    daemon.put(&repo.path);
+    let before = daemon.await_agreement(&repo);
+    for (path, is_renamed) in [(&repo.path, false), (&linked, true)] {
+        let file = repo.git_dir(path).join("wtd.json");
+        until("the file is there", || file.exists(), |there| *there);
+        if is_renamed {
+            fs::rename(&file, file.with_extension("old")).unwrap();
+        } else {
+            fs::remove_file(&file).unwrap();
+        }
+        until("the file is back", || file.exists(), |there| *there);
+        assert_eq!(sandbox.list().at(path).id, before.at(path).id);
+    }
+}
+
+#[test]
 fn repositories_under_a_root_are_found_at_start_and_when_they_appear() {
     let sandbox = Sandbox::new();
     let code = sandbox.path("code");

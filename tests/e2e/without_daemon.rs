@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -9,7 +10,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::harness::{Ran, Sandbox, until};
+use crate::harness::{Daemon, Ran, Sandbox, until};
 
 #[test]
 fn without_a_daemon_and_without_leave_to_start_one_the_exit_code_is_4() {
@@ -51,6 +52,19 @@ fn a_server_that_never_answers_is_given_up_on() {
 }
 
 #[test]
+fn a_daemon_whose_starter_lost_patience_serves_all_the_same() {
+    let sandbox = Sandbox::new();
+    let repo = sandbox.repo("app");
+    let mut command = sandbox.command(Sandbox::program("wtd"));
+    let (nobody, stdout) = io::pipe().unwrap();
+    drop(nobody);
+    command.arg("--detached");
+    let daemon = Daemon::start_with_stdout(&sandbox, command, stdout.into());
+    assert_eq!(daemon.put(&repo.path)["offset"], 0);
+    daemon.terminate();
+}
+
+#[test]
 fn a_server_that_talks_nonsense_is_told_in_one_line() {
     let sandbox = Sandbox::new();
     let repo = sandbox.repo("app");
@@ -70,7 +84,7 @@ fn a_server_that_talks_nonsense_is_told_in_one_line() {
             scope.spawn(|| {
                 let (mut stream, _) = listener.accept().unwrap();
                 let mut request = [0; 4096];
-                drop(std::io::Read::read(&mut stream, &mut request));
+                drop(stream.read(&mut request));
                 drop(stream.write_all(answer));
             });
             let ran = sandbox.client_in(&repo.path, ["env", "--timeout", "5s"]);

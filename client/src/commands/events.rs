@@ -1,13 +1,20 @@
 //! `events`: follows the changes of allocations, one line each, until interrupted.
 
+use std::time::Duration;
+
 use wtd_protocol::Change;
 
 use crate::cli::JsonArgs;
 use crate::daemon::Daemon;
+use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::events::Parser;
 use crate::output::{self, Printable};
 use crate::transport::ExchangeError;
+
+/// How long it waits before it asks again after a stream has ended: longer each time that nothing came.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// How a stream of events ended.
 enum Ended {
@@ -21,10 +28,21 @@ enum Ended {
 pub(crate) fn run(daemon: &Daemon, args: &JsonArgs) -> Result<(), Error> {
     let mut last = None;
     let mut daemon = daemon.again();
+    let mut pause = FIRST_PAUSE;
     loop {
+        let before = last;
         match follow(&daemon, args.json, &mut last)? {
             Ended::Reader => return Ok(()),
-            Ended::Stream => daemon = daemon.again(),
+            Ended::Stream => {
+                if last != before {
+                    pause = FIRST_PAUSE;
+                }
+                let waited = Deadline::after(pause).pause(pause);
+                waited
+                    .map_err(|errno| Error::failed(format!("the stream of events: {errno}"), "try again"))?;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+                daemon = daemon.again();
+            }
         }
     }
 }
@@ -49,7 +67,8 @@ fn follow(daemon: &Daemon, json: bool, last: &mut Option<i64>) -> Result<Ended, 
     }
 }
 
-/// Prints one change, unless it was seen before; false when nobody reads any more.
+/// Prints one change; false when nobody reads any more. The daemon sends none again that was seen before; a lower number
+/// than the last comes from a registry that has taken the place of another.
 fn show(data: &str, json: bool, last: &mut Option<i64>) -> Result<bool, Error> {
     let unreadable = |error: serde_json::Error| {
         Error::failed(
@@ -58,9 +77,6 @@ fn show(data: &str, json: bool, last: &mut Option<i64>) -> Result<bool, Error> {
         )
     };
     let change: Change = serde_json::from_str(data).map_err(unreadable)?;
-    if last.is_some_and(|last| change.sequence <= last) {
-        return Ok(true);
-    }
     *last = Some(change.sequence);
     if json {
         // Written anew: it is one line then, whatever was sent, with the fields that this version doesn't know.

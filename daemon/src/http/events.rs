@@ -17,7 +17,7 @@ use wtd_protocol::{Change, Problem, ProblemType};
 
 use super::Context;
 use super::problem::Answer;
-use crate::store::History;
+use crate::store::{History, StoreError};
 
 /// How many past changes are read at a time.
 const PAGE: u32 = 500;
@@ -54,16 +54,17 @@ pub(super) async fn events(
     let changes = parts.writer.subscribe();
     let resume =
         headers.get("last-event-id").map(|value| value.to_str().ok().and_then(|text| text.parse().ok()));
-    let (last, behind) = match resume {
-        Some(Some(sequence)) => (sequence, true),
-        Some(None) => return Err(Answer::bad_request("Last-Event-ID is not the sequence of a change")),
-        None => {
-            let latest = parts.history.latest().await;
-            let problem = |error: crate::store::StoreError| {
-                Problem::new(ProblemType::RegistryUnavailable, error.to_string(), "see `wtd-client doctor`")
-            };
-            (latest.map_err(problem)?, false)
-        }
+    if resume == Some(None) {
+        return Err(Answer::bad_request("Last-Event-ID is not the sequence of a change"));
+    }
+    let problem = |error: StoreError| {
+        Problem::new(ProblemType::RegistryUnavailable, error.to_string(), "see `wtd-client doctor`")
+    };
+    let latest = parts.history.latest().await.map_err(problem)?;
+    let (last, behind) = match resume.flatten() {
+        // A number above the latest comes from another registry, in whose place this one is.
+        Some(sequence) => (latest.min(sequence), true),
+        None => (latest, false),
     };
     let reader = Reader {
         history: parts.history.clone(),

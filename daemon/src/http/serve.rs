@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 use tracing::{debug, warn};
@@ -80,12 +80,12 @@ pub async fn serve(listener: Listener, context: Context) {
     let connections = GracefulShutdown::new();
     let mut is_short = false;
     loop {
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { break };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        // The end is seen too where all that may be served are: some of them can take as long as a request may.
+        let admitted = tokio::select! {
+            admitted = admit(&permits, &listener) => admitted,
             _ = ending.wait_for(|ending| *ending) => break,
         };
-        let (stream, peer) = match accepted {
+        let (permit, stream, peer) = match admitted {
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors, most likely: others have to be closed first.
@@ -131,6 +131,16 @@ pub async fn serve(listener: Listener, context: Context) {
     if tokio::time::timeout(DRAIN, connections.shutdown()).await.is_err() {
         warn!("requests were still under way after {DRAIN:?}");
     }
+}
+
+/// The next connection, once there is room for it.
+async fn admit(
+    permits: &Arc<Semaphore>,
+    listener: &Listener,
+) -> io::Result<(OwnedSemaphorePermit, Box<dyn Connection>, Peer)> {
+    let permit = Arc::clone(permits).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, peer) = listener.accept().await?;
+    Ok((permit, stream, peer))
 }
 
 async fn respond(router: Router, request: Request<Body>) -> Response {

@@ -2,7 +2,9 @@
 //! time for each, and what the look comes to is committed.
 
 mod allocation_files;
+mod mounts;
 mod observing;
+mod permit;
 mod queue;
 mod sweep;
 mod wanted;
@@ -17,9 +19,11 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::task::JoinError;
 use tokio::time::Instant;
 use tracing::{Instrument, debug, error, info_span, warn};
 
+use self::permit::Permit;
 use self::queue::{Due, Queue};
 use crate::domain::allocation::Allocation;
 use crate::domain::draft::{Record, Surroundings};
@@ -40,6 +44,10 @@ const GATHER: Duration = Duration::from_millis(5);
 
 /// How many repositories are looked at together.
 const AT_ONCE: usize = 8;
+
+/// How long a look may take before another one is let in besides. One at a disk that hangs goes on for as long as that
+/// does, and its repository is not looked at again meanwhile.
+const LONG: Duration = Duration::from_secs(2);
 
 /// How many of them may wait for git's answer besides. Others come again.
 const ASKING: usize = 8;
@@ -217,10 +225,10 @@ impl Reconciler {
                     let span = info_span!("reconcile", repository = %key.display());
                     let look = AssertUnwindSafe(this.look(&key, root_hint, learn).instrument(span));
                     // A look that panics must not be the last that this repository gets.
-                    let result = look.catch_unwind().await.unwrap_or_else(|_| {
+                    let result = look.catch_unwind().await.unwrap_or(Err(WriteError::Panicked));
+                    if let Err(WriteError::Panicked) = result {
                         error!(repository = %key.display(), "a look panicked");
-                        Err(WriteError::ShuttingDown)
-                    });
+                    }
                     let again = *result.as_ref().unwrap_or(&true);
                     if again {
                         this.distrust(&key);
@@ -271,9 +279,12 @@ impl Reconciler {
             let Ok(permit) = Arc::clone(&self.0.permits).acquire_owned().await else {
                 return Err(WriteError::ShuttingDown);
             };
-            tokio::task::spawn_blocking(move || this.observe(&common_dir, root_hint.as_deref(), permit)).await
+            let permit = Permit::new(permit);
+            let lent = permit.clone();
+            let look = move || this.observe(&common_dir, root_hint.as_deref(), &lent);
+            permit.lend(LONG, tokio::task::spawn_blocking(look)).await
         };
-        let Ok(observation) = observed else { return Err(WriteError::ShuttingDown) };
+        let observation = observed.map_err(|error| not_observed(&error))?;
         let unsettled = observation.unsettled;
         let before = self.0.writer.snapshot();
         let watched = key.to_owned();
@@ -328,6 +339,11 @@ impl Reconciler {
     }
 }
 
+/// A task of ours is cancelled only when the runtime ends.
+fn not_observed(error: &JoinError) -> WriteError {
+    if error.is_panic() { WriteError::Panicked } else { WriteError::ShuttingDown }
+}
+
 /// What a look came to, for what follows its commit.
 #[derive(Default)]
 struct Seen {
@@ -378,5 +394,18 @@ pub fn as_recorded(allocation: &Allocation) -> Recorded {
         device: allocation.device,
         main: allocation.is_main(),
         override_digest: allocation.compose.as_ref().map(|compose| compose.digest),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_look_that_panics_is_a_defect_and_not_the_daemons_end() {
+        let panicked = tokio::task::spawn_blocking(|| panic!("a defect")).await.unwrap_err();
+        let error = not_observed(&panicked);
+        assert!(matches!(error, WriteError::Panicked));
+        assert_eq!(crate::problem::not_written(&error).kind, wtd_protocol::ProblemType::Internal);
     }
 }

@@ -1,13 +1,12 @@
 //! One look at a repository, with its watches set.
 
-use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use super::permit::Permit;
 use super::wanted::{first_watches, wanted_watches};
 use super::{LastLook, Reconciler, as_recorded};
 use crate::domain::observation::{Observation, Recorded};
@@ -43,12 +42,11 @@ impl Reconciler {
         &self,
         common_dir: &Path,
         root_hint: Option<&Path>,
-        permit: OwnedSemaphorePermit,
+        permit: &Permit,
     ) -> Observation {
-        let permit = Cell::new(Some(permit));
         // git can be kept waiting by what a repository holds, and then must keep nobody else waiting.
         let ask_git = |common_dir: &Path| {
-            drop(permit.take());
+            permit.give_back();
             self.ask_git(common_dir)
         };
         let snapshot = self.0.writer.snapshot();

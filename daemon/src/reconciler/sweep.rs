@@ -51,7 +51,7 @@ impl Reconciler {
         }
     }
 
-    async fn renew_watches(&self) {
+    pub(super) async fn renew_watches(&self) {
         let this = self.clone();
         let renew = move || {
             for key in this.watches().map(Watches::renew).unwrap_or_default() {

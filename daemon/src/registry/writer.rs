@@ -46,6 +46,9 @@ pub enum WriteError {
     /// The step would have broken a rule; a defect of the daemon.
     #[error("{0}")]
     Overlap(#[from] Overlap),
+    /// The look that the step was to be decided on came to nothing; a defect of the daemon.
+    #[error("the look at the repository panicked")]
+    Panicked,
     /// The daemon is about to end.
     #[error("the daemon is shutting down")]
     ShuttingDown,
@@ -88,6 +91,11 @@ impl Writer {
     pub async fn close(&self) {
         // It has ended already, if nobody takes the message.
         drop(self.steps.send(Message::Close).await);
+    }
+
+    /// Resolves when the writer has ended, whatever the reason: nothing is recorded any more, and what is known gets old.
+    pub async fn ended(&self) {
+        self.steps.closed().await;
     }
 
     /// Has steps from now on decided by these rules and this probe. What an error says concerns other steps, unless the
@@ -261,5 +269,23 @@ impl WriterTask {
             // Nobody may be listening.
             drop(self.changes.send(Arc::new(change)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_writer_that_panics_is_known_to_have_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = store::open(dir.path(), "a test").await.unwrap();
+        let (writer, writing) = Writer::start(registry, Ledger::default(), Rules::default(), None);
+        writer.commit(|_, _| Ok((None, ()))).await.unwrap();
+        let failed = writer.commit::<()>(|_, _| panic!("a defect")).await;
+        assert!(matches!(failed, Err(WriteError::ShuttingDown)));
+        writer.ended().await;
+        assert!(writing.await.unwrap_err().is_panic());
     }
 }

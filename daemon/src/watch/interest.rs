@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use notify::EventKind;
-use notify::event::{AccessKind, AccessMode, ModifyKind};
+use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
 
 /// Why a directory is watched.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,15 +57,19 @@ enum Change {
 impl Change {
     fn of(kind: EventKind) -> Option<Self> {
         match kind {
+            // What is of no known kind can have been the end of the directory, and of its watch.
+            EventKind::Remove(_)
+            | EventKind::Modify(ModifyKind::Name(RenameMode::From))
+            | EventKind::Any
+            | EventKind::Other => Some(Self::Removed),
             EventKind::Create(_) | EventKind::Modify(ModifyKind::Name(_) | ModifyKind::Metadata(_)) => {
                 Some(Self::Entry)
             }
-            EventKind::Remove(_) => Some(Self::Removed),
             EventKind::Modify(_) | EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
                 Some(Self::Content)
             }
             // Reading a file, as we do ourselves, is no change.
-            EventKind::Access(_) | EventKind::Any | EventKind::Other => None,
+            EventKind::Access(_) => None,
         }
     }
 }
@@ -79,7 +83,14 @@ pub fn is_change(kind: EventKind) -> bool {
 /// Such a watch is set anew: inodes are used again, and a late event for the old directory can have ended the watch on
 /// the new one (measured; rule 4 of the watch rules).
 pub fn can_replace(kind: EventKind) -> bool {
-    matches!(kind, EventKind::Create(_) | EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)))
+    matches!(
+        kind,
+        EventKind::Create(_)
+            | EventKind::Remove(_)
+            | EventKind::Modify(ModifyKind::Name(_))
+            | EventKind::Any
+            | EventKind::Other
+    )
 }
 
 /// The nearest directory above `path` that exists, and the next name on the way to `path`.
@@ -96,7 +107,7 @@ pub fn nearest_above(path: &Path) -> Option<(PathBuf, PathBuf)> {
 
 #[cfg(test)]
 mod tests {
-    use notify::event::{CreateKind, DataChange, RemoveKind, RenameMode};
+    use notify::event::{CreateKind, DataChange, RemoveKind};
 
     use super::*;
 
@@ -149,9 +160,20 @@ mod tests {
     }
 
     #[test]
+    fn an_event_of_an_unknown_kind_can_mean_anything() {
+        for kind in [EventKind::Any, EventKind::Other] {
+            assert!(concerns(&Role::CommonDir, "", kind));
+            assert!(concerns(&Role::GitDir, "wtd.json", kind));
+            assert!(is_change(kind) && can_replace(kind));
+        }
+    }
+
+    #[test]
     fn our_own_allocation_file_is_not() {
         assert!(!concerns(&Role::GitDir, "wtd.json", RENAMED));
         assert!(!concerns(&Role::GitDir, "wtd.json", CREATE));
         assert!(concerns(&Role::GitDir, "wtd.json", REMOVE));
+        let moved_away = EventKind::Modify(ModifyKind::Name(RenameMode::From));
+        assert!([Role::GitDir, Role::CommonDir].iter().all(|role| concerns(role, "wtd.json", moved_away)));
     }
 }

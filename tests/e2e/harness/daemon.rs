@@ -44,14 +44,21 @@ impl<'s> Daemon<'s> {
     /// As [`Daemon::start_command`], with this as its standard input.
     #[track_caller]
     pub(crate) fn start_with_stdin(sandbox: &'s Sandbox, command: Command, stdin: Stdio) -> Self {
-        Self::try_start(sandbox, command, stdin)
+        Self::try_start(sandbox, command, stdin, Stdio::null())
+            .unwrap_or_else(|(status, log)| panic!("wtd ended ({status}): {log}"))
+    }
+
+    /// As [`Daemon::start_command`], with this as its standard output.
+    #[track_caller]
+    pub(crate) fn start_with_stdout(sandbox: &'s Sandbox, command: Command, stdout: Stdio) -> Self {
+        Self::try_start(sandbox, command, Stdio::null(), stdout)
             .unwrap_or_else(|(status, log)| panic!("wtd ended ({status}): {log}"))
     }
 
     /// The exit status and the log of a daemon that has to refuse to start.
     #[track_caller]
     pub(crate) fn refused(sandbox: &'s Sandbox, command: Command) -> (ExitStatus, String) {
-        match Self::try_start(sandbox, command, Stdio::null()) {
+        match Self::try_start(sandbox, command, Stdio::null(), Stdio::null()) {
             Ok(daemon) => panic!("wtd should have refused to start: {}", daemon.log()),
             Err(ended) => ended,
         }
@@ -62,6 +69,7 @@ impl<'s> Daemon<'s> {
         sandbox: &'s Sandbox,
         mut command: Command,
         stdin: Stdio,
+        stdout: Stdio,
     ) -> Result<Self, (ExitStatus, String)> {
         let number = sandbox.number();
         let notify = sandbox.path(format!("notify-{number}"));
@@ -75,7 +83,7 @@ impl<'s> Daemon<'s> {
             // As the unit and the client start it.
             .env("MALLOC_ARENA_MAX", "1")
             .stdin(stdin)
-            .stdout(Stdio::null())
+            .stdout(stdout)
             .stderr(File::create(&log).unwrap())
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?}: {error}"));

@@ -1,5 +1,6 @@
 //! File systems that come and go.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -16,6 +17,29 @@ impl Mount {
         let mut mount = Command::new("mount");
         assert!(require::works(mount.args(["-t", "tmpfs", "-o", &option, "tmpfs"]).arg(directory)));
         Self(directory.to_owned())
+    }
+
+    /// A file system of its own that outlasts being mounted: in a file, which is made here. None where the system has
+    /// no loop device to spare.
+    pub(crate) fn image(image: &Path, directory: &Path) -> Option<Self> {
+        let made = fs::File::create(image).and_then(|file| file.set_len(16 << 20)).is_ok()
+            && require::works(Command::new("mkfs.ext4").arg("-q").arg(image));
+        let mounted = made.then(|| Self::from_image(image, directory)).flatten();
+        require::wish(mounted.is_some(), "no file system can be mounted from a file");
+        mounted
+    }
+
+    /// The file system that [`Mount::image`] made.
+    pub(crate) fn from_image(image: &Path, directory: &Path) -> Option<Self> {
+        let mut mount = Command::new("mount");
+        require::works(mount.args(["-o", "loop"]).args([image, directory]))
+            .then(|| Self(directory.to_owned()))
+    }
+
+    /// Unmounts it, and nothing of it is left in the kernel.
+    #[track_caller]
+    pub(crate) fn unmount(self) {
+        assert!(require::works(Command::new("umount").arg(&self.0)), "{} is in use", self.0.display());
     }
 
     /// A directory, seen at another place too.
