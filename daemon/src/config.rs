@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use serde::Deserialize;
+use wtd_protocol::contract::DEFAULT_STEP;
 
 use crate::cli::Cli;
 use crate::domain::port_ranges::PortRanges;
@@ -21,7 +22,6 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 
 const DEFAULT_LOG: &str = "info";
 const DEFAULT_RESYNC: Duration = Duration::from_mins(5);
-const DEFAULT_STEP: NonZeroU16 = NonZeroU16::new(10_000).unwrap();
 
 /// What one source (flags, environment or file) says; none where it says nothing.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Deserialize)]

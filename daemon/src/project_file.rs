@@ -14,8 +14,7 @@ use crate::domain::project::Project;
 use crate::git::files::{self, ReadError};
 use crate::text::plain;
 
-/// The file's name.
-pub const FILE_NAME: &str = "wtd.toml";
+pub use wtd_protocol::contract::PROJECT_FILE as FILE_NAME;
 
 /// The project as the worktree at `root` sees it: declared in the worktree's own file, else in the main
 /// worktree's, else (there is no main worktree in a bare repository) in the common dir's; else the built-in

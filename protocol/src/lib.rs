@@ -10,6 +10,7 @@
 
 pub mod allocation_file;
 pub mod compose;
+pub mod contract;
 pub mod gc;
 pub mod health;
 pub mod names;

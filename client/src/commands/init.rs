@@ -5,6 +5,7 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use wtd_protocol::contract::PROJECT_FILE;
 use wtd_protocol::variable::{COMPOSE_PROJECT_NAME, WTD_WORKTREE};
 
 use crate::cli::InitArgs;
@@ -19,15 +20,12 @@ use crate::init::text::{Source, wtd_toml};
 use crate::init::{Declared, Found};
 use crate::output::{self, Printable, Progress};
 
-/// The file's name, at the worktree's root.
-const FILE_NAME: &str = "wtd.toml";
-
 /// Writes the file, or prints it. No daemon is asked: an allocation that is made afterwards has every port from the
 /// start.
 pub(crate) fn run(args: &InitArgs) -> Result<(), Error> {
     let path = absolute(args.path.as_deref())?;
     let root = git::root(&path).ok_or_else(|| Error::NotInAWorktree(path.clone()))?;
-    let file = root.join(FILE_NAME);
+    let file = root.join(PROJECT_FILE);
     if !args.print && file.symlink_metadata().is_ok() {
         return Err(exists(&file));
     }

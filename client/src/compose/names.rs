@@ -5,13 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 use wtd_protocol::names::volume_name;
 
+use wtd_protocol::contract::ALLOCATION_LABEL;
+
 use super::model::{Model, Network, Volume};
 use super::plan::Worktree;
 use super::yaml::Node;
 use crate::error::Error;
-
-/// The label that says which allocation a volume belongs to; gc goes by it.
-const ALLOCATION_LABEL: &str = "dev.wtd.allocation";
 
 /// The option of a bridge network that names the host's interface (Docker's manual, "Bridge network driver").
 const BRIDGE_NAME: &str = "com.docker.network.bridge.name";

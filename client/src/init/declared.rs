@@ -2,18 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use wtd_protocol::contract::{POSTGRESQL_PORT, VOLUME_STEM};
 use wtd_protocol::names::{is_volume_name, project_name};
 use wtd_protocol::variable::{DB_HOST_PORT, DB_VOLUME, POSTGRES_DB, Variable};
 
 use super::expression::Expression;
 use super::found::{Found, FoundPort};
 use crate::compose::model::compose_name;
-
-/// PostgreSQL's port, which `DB_HOST_PORT` is unless it is changed.
-const POSTGRESQL_PORT: u16 = 5432;
-
-/// The stem of the database's volume unless it is changed.
-const VOLUME_STEM: &str = "db_data";
 
 /// The lowest port that an offset may give: a lower base port would keep the main worktree from offset 0.
 const LOWEST_PORT: u16 = 1024;

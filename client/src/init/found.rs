@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use serde_json::Value;
 use wtd_protocol::compose::range;
+use wtd_protocol::contract::POSTGRESQL_PORT;
 
 use super::expression::{Expression, RawPort};
 use crate::compose::model::{Model, Port};
@@ -16,8 +17,7 @@ const POSTGRESQL_IMAGES: [&str; 5] = ["postgres", "postgis", "timescale", "pgvec
 /// Names that a database's service often has, best first.
 const DATABASE_SERVICES: [&str; 6] = ["db", "database", "postgres", "postgresql", "pg", "timescaledb"];
 
-/// PostgreSQL's port (IANA service names registry), and where its image keeps data.
-const POSTGRESQL_PORT: u16 = 5432;
+/// Where PostgreSQL's image keeps data.
 const POSTGRESQL_DATA: &str = "/var/lib/postgresql";
 
 /// A project, as found.

@@ -1,6 +1,7 @@
 //! The text of a `wtd.toml`.
 
 use std::collections::BTreeMap;
+use wtd_protocol::contract::VOLUME_STEM;
 
 use super::declared::{Declared, Port};
 use crate::compose::yaml::quoted;
@@ -75,7 +76,7 @@ pub(crate) fn wtd_toml(declared: &Declared, directory: &str, source: &Source<'_>
     let volume = declared.volume.as_deref();
     lines.push(entry(
         volume.is_some(),
-        &format!("volume = {}", quoted(volume.unwrap_or("db_data"))),
+        &format!("volume = {}", quoted(volume.unwrap_or(VOLUME_STEM))),
         "what DB_VOLUME begins with",
     ));
 

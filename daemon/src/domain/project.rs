@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
 
 use wtd_env_file::EnvFilePath;
+pub use wtd_protocol::contract::{POSTGRESQL_PORT, VOLUME_STEM};
 use wtd_protocol::variable::{DB_HOST_PORT, Variable};
 
 use super::database_url::DatabaseUrl;
@@ -11,14 +12,8 @@ use super::names::{DatabaseName, project_name};
 use super::template::Template;
 use super::trust::ContentHash;
 
-/// PostgreSQL's port (IANA service names registry).
-pub const POSTGRESQL_PORT: u16 = 5432;
-
 /// The database's base port unless a project declares another.
 const DATABASE_PORT: NonZeroU16 = NonZeroU16::new(POSTGRESQL_PORT).unwrap();
-
-/// The stem of the database's volume unless a project declares another.
-pub const VOLUME_STEM: &str = "db_data";
 
 /// How a project's worktrees share a database server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

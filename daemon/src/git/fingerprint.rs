@@ -20,8 +20,7 @@ use super::files;
 /// the kernel's clock (10 ms at most), so a later change can carry the same time.
 pub(super) const RACY_NS: i64 = 50_000_000;
 
-/// A project's configuration file, at a worktree's root or in the common dir.
-pub(super) const PROJECT_FILE: &str = "wtd.toml";
+pub(super) use wtd_protocol::contract::PROJECT_FILE;
 
 /// What a look from the outside saw. Two equal ones mean that nothing has changed, unless the first is racy.
 #[derive(Debug, Clone, PartialEq, Eq)]

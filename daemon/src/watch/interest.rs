@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use notify::EventKind;
 use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
+use wtd_protocol::contract::PROJECT_FILE;
 
 /// Why a directory is watched.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,7 +34,7 @@ impl Role {
         match self {
             // The configuration can make a repository bare. The allocation file is our own: what counts is its loss.
             Self::CommonDir => {
-                is(&["worktrees", "config", "wtd.toml", "wtd.compose.yaml"])
+                is(&["worktrees", "config", PROJECT_FILE, wtd_protocol::compose::FILE_NAME])
                     || (is(&["wtd.json"]) && change == Change::Removed)
             }
             Self::Worktrees | Self::Roots => change != Change::Content,
@@ -41,7 +42,7 @@ impl Role {
                 is(&["gitdir", "commondir", "locked", "wtd.compose.yaml"])
                     || (is(&["wtd.json"]) && change == Change::Removed)
             }
-            Self::Root => is(&[".git", "wtd.toml"]),
+            Self::Root => is(&[".git", PROJECT_FILE]),
             Self::Awaiting(name) => child == name.as_os_str() && change != Change::Content,
         }
     }

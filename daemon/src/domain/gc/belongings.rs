@@ -3,8 +3,7 @@
 use super::{Container, EngineView, Volume};
 use crate::domain::allocation::Allocation;
 
-/// The label that says which allocation a volume belongs to.
-pub const ALLOCATION_LABEL: &str = "dev.wtd.allocation";
+pub use wtd_protocol::contract::ALLOCATION_LABEL;
 
 /// The label in which Compose names the project (Compose specification, "labels").
 pub const COMPOSE_PROJECT_LABEL: &str = "com.docker.compose.project";
