@@ -93,7 +93,8 @@ impl Service {
 
     /// Has the repository of a git dir that was found looked at, and gives the common dir that the registry has for it.
     pub(super) async fn look_at(&self, found: &Found) -> Result<PathBuf, Problem> {
-        let common_dir = self.registered_common_dir(found);
+        // A disk that hangs must not take the thread along on which others are answered.
+        let common_dir = tokio::task::block_in_place(|| self.registered_common_dir(found));
         let mut main_root = found.discovered.root.clone().filter(|_| found.discovered.linked_id.is_none());
         let known = self.0.writer.glance().ledger.at_common_dir(&common_dir).cloned();
         if let Some(known) = known.and_then(|repository| repository.main_root.clone())
