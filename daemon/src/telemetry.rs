@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Mutex;
 
+use anyhow::Context as _;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
@@ -52,11 +53,16 @@ fn is_for_journal() -> bool {
 }
 
 fn log_file(state_dir: &Path) -> anyhow::Result<File> {
-    DirBuilder::new().recursive(true).mode(0o700).create(state_dir)?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(state_dir)
+        .with_context(|| format!("the state directory {}", state_dir.display()))?;
     crate::store::check_directory(state_dir)?;
     let path = state_dir.join(LOG_FILE);
+    let named = || format!("the log {}", path.display());
     if path.metadata().is_ok_and(|there| there.len() > LARGE) {
-        std::fs::rename(&path, path.with_extension("log.old"))?;
+        std::fs::rename(&path, path.with_extension("log.old")).with_context(named)?;
     }
-    Ok(OpenOptions::new().append(true).create(true).mode(0o600).open(path)?)
+    OpenOptions::new().append(true).create(true).mode(0o600).open(&path).with_context(named)
 }

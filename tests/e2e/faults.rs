@@ -108,6 +108,10 @@ fn a_read_only_state_directory_is_told_and_serves_again_when_it_can_be_written()
     assert_eq!(status.code(), Some(1), "{log}");
     assert!(line.starts_with("wtd: ") && line.contains("state/wtd") && line.contains("Read-only"), "{log}");
     assert_eq!(sandbox.client_in(&repo.path, ["get", "PORT_OFFSET"]).ok(), "0\n", "from its file");
+    // A client that starts one hears on what it failed.
+    let refused = Ran::of(&mut sandbox.client_command(["list"]));
+    assert_eq!(refused.code, Some(4), "{refused:#?}");
+    assert!(refused.stderr.contains("state/wtd") && refused.stderr.contains("Read-only"), "{refused:#?}");
     mount.make_read_only(false);
     let daemon = sandbox.daemon();
     assert_eq!(daemon.put(&other.path)["offset"], 10_000);
