@@ -2,6 +2,7 @@
 //! time for each, and what the look comes to is committed.
 
 mod allocation_files;
+mod each;
 mod mounts;
 mod observing;
 mod permit;
@@ -70,6 +71,8 @@ struct Inner {
     asking: Semaphore,
     /// Where git did not answer in time, and when.
     hung: Mutex<HashMap<PathBuf, Instant>>,
+    /// Repositories that are being compared with what the last look at them rests on.
+    comparing: Mutex<HashSet<PathBuf>>,
     /// What the last look at each repository rests on.
     looks: Mutex<HashMap<PathBuf, LastLook>>,
     /// Allocation files that were seen or written, with the moment that they were found to be gone.
@@ -127,6 +130,7 @@ impl Reconciler {
             permits: Arc::new(Semaphore::new(AT_ONCE)),
             asking: Semaphore::new(ASKING),
             hung: Mutex::default(),
+            comparing: Mutex::default(),
             looks: Mutex::default(),
             files: Mutex::default(),
             polled: Mutex::default(),

@@ -1,15 +1,21 @@
 //! Looking for changes that no event told of.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::each::each;
 use super::{Reconciler, watched_common_dirs};
 use crate::watch::{Listener as _, Watches};
+
+/// How long one repository may keep the others waiting.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often a repository is looked at that can't be watched.
 const POLL: Duration = Duration::from_secs(2);
@@ -67,19 +73,17 @@ impl Reconciler {
     /// thousands of worktrees would overflow the event queue by itself.
     pub async fn mark_changed(&self, common_dirs: Vec<PathBuf>) {
         let this = self.clone();
-        let compare = move || {
-            for common_dir in common_dirs {
-                let before = this.0.looks.lock().get(&common_dir).map(|last| last.fingerprint.clone());
-                if before.is_none_or(|before| before.racy || before.again() != before)
-                    || this.env_files_differ(&common_dir)
-                {
-                    this.mark(&common_dir);
-                }
+        let compare = move |common_dir: PathBuf| {
+            // One that hangs since an earlier sweep would take another thread each time.
+            let Some(_comparing) = Comparing::begin(&this.0.comparing, &common_dir) else { return };
+            let before = this.0.looks.lock().get(&common_dir).map(|last| last.fingerprint.clone());
+            if before.is_none_or(|before| before.racy || before.again() != before)
+                || this.env_files_differ(&common_dir)
+            {
+                this.mark(&common_dir);
             }
         };
-        if let Err(error) = tokio::task::spawn_blocking(compare).await {
-            warn!(error = &error as &dyn std::error::Error, "sweep failed");
-        }
+        each(common_dirs, PATIENCE, compare).await;
     }
 
     /// Whether a file that is kept for a worktree of the repository was deleted or changed.
@@ -92,5 +96,24 @@ impl Reconciler {
                 .ledger
                 .at_common_dir(common_dir)
                 .is_some_and(|known| self.0.env_files.differ(known.id))
+    }
+}
+
+/// A repository that is being compared, noted as such until that ends.
+struct Comparing<'a> {
+    all: &'a Mutex<HashSet<PathBuf>>,
+    common_dir: &'a Path,
+}
+
+impl<'a> Comparing<'a> {
+    /// None while somebody else compares it.
+    fn begin(all: &'a Mutex<HashSet<PathBuf>>, common_dir: &'a Path) -> Option<Self> {
+        all.lock().insert(common_dir.to_owned()).then_some(Self { all, common_dir })
+    }
+}
+
+impl Drop for Comparing<'_> {
+    fn drop(&mut self) {
+        self.all.lock().remove(self.common_dir);
     }
 }
