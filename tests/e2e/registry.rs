@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use serde_json::json;
 use sqlx::{ConnectOptions as _, Connection as _};
 
-use crate::harness::{Daemon, Nobody, Ran, Sandbox, Tmpfs, require};
+use crate::harness::{Daemon, Mount, Nobody, Ran, Sandbox, require};
 
 /// The one line with which `wtd` refuses to start.
 #[track_caller]
@@ -218,7 +218,7 @@ fn a_full_state_directory_is_an_error_that_loses_nothing() {
     if !require::mounts(&sandbox.path("state")) {
         return;
     }
-    let disk = Tmpfs::mount(&sandbox.path("state"), "2m");
+    let disk = Mount::tmpfs(&sandbox.path("state"), "2m");
     let filler = disk.fill();
     let line = refusal(&sandbox, wtd(&sandbox));
     assert!(line.contains("state/wtd"), "{line}");

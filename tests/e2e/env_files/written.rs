@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::{BEGIN, END, block, with_worktree, world, write};
-use crate::harness::{Nobody, Ran, Repo, Sandbox, Tmpfs, require, tree};
+use crate::harness::{Mount, Nobody, Ran, Repo, Sandbox, require, tree};
 
 #[test]
 fn the_rest_of_a_file_stays_byte_for_byte() {
@@ -226,7 +226,7 @@ fn a_directory_or_a_disk_without_leave_or_room_loses_nothing() {
     if !require::mounts(&disk) {
         return;
     }
-    let tmpfs = Tmpfs::mount(&disk, "2m");
+    let tmpfs = Mount::tmpfs(&disk, "2m");
     let _daemon = sandbox.daemon();
     let repo = Repo::init(&sandbox, &disk.join("app"));
     sandbox.offset(&repo.path);
