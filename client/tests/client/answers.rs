@@ -91,7 +91,7 @@ fn outside_of_a_worktree_env_prints_nothing() {
     assert_eq!(server.run(&sandbox, &["env"]).done(), "");
     assert_eq!(server.run(&sandbox, &["env", "--format=json", "PORT_OFFSET"]).done(), "");
     for verb in [&["env", "--strict"][..], &["get", "PORT_OFFSET"], &["exec", "true"]] {
-        server.run(&sandbox, verb).failed(3, "/x is in no worktree; go there");
+        server.run(&sandbox, verb).failed(3, "/x is not in a worktree; go there");
     }
 }
 

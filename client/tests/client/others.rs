@@ -121,9 +121,12 @@ fn gc_says_of_what_was_listed_and_is_another_by_now_that_it_is_let_alone() {
     let report =
         json!({ "event": "report", "engine": "unix:///e", "stacks": [], "offsets": [], "items": [] });
     let server = Server::at(sandbox.path("s"), move |request, stream| {
-        let is_plan = request.json()["dry_run"] == true;
         // Each event is a line.
-        let body = if is_plan { plan.to_string() } else { format!("{report}\n") };
+        let body = match request.line.as_str() {
+            "GET /v1/health" => health().to_string(),
+            _ if request.json()["dry_run"] == true => plan.to_string(),
+            _ => format!("{report}\n"),
+        };
         let head = format!("HTTP/1.1 200 X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
         drop(stream.write_all((head + &body).as_bytes()));
     });
