@@ -87,6 +87,8 @@ fn what_a_full_disk_kept_from_being_recorded_is_recorded_when_there_is_room_with
     let rows = daemon.await_agreement(&repo);
     assert!(rows.find(&two).is_some());
     let offset = rows.at(&two).offset;
+    // Nothing is left of it anywhere, so that it does not stay stale.
+    daemon.await_state(&one, "released");
     assert_nothing_was_lost(&sandbox, daemon, &[0, offset]);
 }
 

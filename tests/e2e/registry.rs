@@ -351,7 +351,7 @@ fn a_bad_configuration_is_refused_with_file_line_and_reason() {
     let sandbox = Sandbox::new();
     for (config, line, reason) in [
         ("probe = false\nengine = 7\n", 2, "integer"),
-        ("\n\nstep = 0\n", 3, "no step"),
+        ("\n\nstep = 0\n", 3, "not a step"),
         ("reserved_ports = [70000]\n", 1, "70000"),
         ("resync = \"1ms\"\n", 1, "1s"),
         ("unknown = 1\n", 1, "unknown"),
