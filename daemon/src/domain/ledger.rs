@@ -22,8 +22,6 @@ use super::trust::Trusted;
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
     allocations: OrdMap<AllocationId, Arc<Allocation>>,
-    by_offset: OrdMap<Offset, AllocationId>,
-    /// The keys of `by_offset`.
     offsets: OffsetSet,
     by_port: OrdMap<u16, AllocationId>,
     /// Servers that worktrees share, with the number of allocations that use each.
@@ -202,10 +200,11 @@ impl Ledger {
         }
         let id = allocation.id;
         let overlap = |what: String, first| Overlap { what, first, second: id };
-        if let Some(first) = self.by_offset.insert(allocation.offset, id) {
-            return Err(overlap(format!("offset {}", allocation.offset), first));
+        if !self.offsets.insert(allocation.offset)
+            && let Some(first) = self.allocations.values().find(|it| it.offset == allocation.offset)
+        {
+            return Err(overlap(format!("offset {}", allocation.offset), first.id));
         }
-        self.offsets.insert(allocation.offset);
         for port in allocation.claimed_ports() {
             if let Some(first) = self.by_port.insert(port, id) {
                 return Err(overlap(format!("port {port}"), first));
@@ -229,7 +228,6 @@ impl Ledger {
 
     fn remove(&mut self, id: AllocationId) {
         let Some(before) = self.allocations.remove(&id) else { return };
-        self.by_offset.remove(&before.offset);
         self.offsets.remove(before.offset);
         self.in_want.remove(&id);
         for port in before.claimed_ports() {

@@ -52,11 +52,13 @@ impl OffsetSet {
         self.0.get(Self::word(offset)).is_some_and(|word| word & Self::bit(offset) != 0)
     }
 
-    /// Adds an offset.
-    pub fn insert(&mut self, offset: Offset) {
+    /// Adds an offset; false when it was there.
+    pub fn insert(&mut self, offset: Offset) -> bool {
+        let is_new = !self.contains(offset);
         if let Some(word) = Arc::make_mut(&mut self.0).get_mut(Self::word(offset)) {
             *word |= Self::bit(offset);
         }
+        is_new
     }
 
     /// Takes an offset out.
@@ -97,8 +99,7 @@ mod tests {
             for (offset, is_put) in changes {
                 let offset = Offset(offset);
                 if is_put {
-                    set.insert(offset);
-                    model.insert(offset);
+                    prop_assert_eq!(set.insert(offset), model.insert(offset));
                 } else {
                     set.remove(offset);
                     model.remove(&offset);

@@ -236,10 +236,14 @@ async fn write(
                 gc::end_removal(&mut transaction, removal, outcome, now).await?;
             }
             Record::Restoring(restoring) => restore::put(&mut transaction, restoring, now).await?,
-            Record::Restored { id, outcome } => restore::end(&mut transaction, id, outcome, now).await?,
+            Record::Restored { id, outcome } => {
+                rows::end(&mut transaction, restore::END, id, outcome, now).await?;
+            }
             Record::RestoredGone(id) => restore::gone(&mut transaction, id, now).await?,
             Record::Seeding(seeding) => seed::put(&mut transaction, seeding, now).await?,
-            Record::Seeded { id, outcome } => seed::end(&mut transaction, id, outcome, now).await?,
+            Record::Seeded { id, outcome } => {
+                rows::end(&mut transaction, seed::END, id, outcome, now).await?;
+            }
         }
     }
     transaction.commit().await?;

@@ -31,16 +31,7 @@ pub(super) async fn put(
 }
 
 /// Records how restoring a volume ended.
-pub(super) async fn end(
-    connection: &mut SqliteConnection,
-    id: &str,
-    outcome: &str,
-    now: Moment,
-) -> Result<(), Error> {
-    let update =
-        sqlx::query("UPDATE restorings SET ended = ?1, outcome = ?2 WHERE id = ?3 AND ended IS NULL");
-    update.bind(now.0).bind(outcome).bind(id).execute(connection).await.map(drop)
-}
+pub(super) const END: &str = "UPDATE restorings SET ended = ?1, outcome = ?2 WHERE id = ?3 AND ended IS NULL";
 
 /// Records that a volume that was restored is not there any more.
 pub(super) async fn gone(connection: &mut SqliteConnection, id: &str, now: Moment) -> Result<(), Error> {

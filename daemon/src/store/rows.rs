@@ -88,6 +88,17 @@ pub(super) fn to_json(value: &impl Serialize) -> Result<String, Error> {
     serde_json::to_string(value).map_err(|why| Error::Encode(why.into()))
 }
 
+/// Records how something ended that has this id; `update` takes the moment, the outcome and the id.
+pub(super) async fn end(
+    connection: &mut SqliteConnection,
+    update: &'static str,
+    id: &str,
+    outcome: &str,
+    now: Moment,
+) -> Result<(), Error> {
+    sqlx::query(update).bind(now.0).bind(outcome).bind(id).execute(connection).await.map(drop)
+}
+
 pub(super) fn repository(row: &SqliteRow) -> Result<Repository, Error> {
     Ok(Repository {
         id: RepositoryId(uuid(row, "id")?),

@@ -34,15 +34,7 @@ pub(super) async fn put(
 }
 
 /// Records how a copy ended.
-pub(super) async fn end(
-    connection: &mut SqliteConnection,
-    id: &str,
-    outcome: &str,
-    now: Moment,
-) -> Result<(), Error> {
-    let update = sqlx::query("UPDATE seedings SET ended = ?1, outcome = ?2 WHERE id = ?3 AND ended IS NULL");
-    update.bind(now.0).bind(outcome).bind(id).execute(connection).await.map(drop)
-}
+pub(super) const END: &str = "UPDATE seedings SET ended = ?1, outcome = ?2 WHERE id = ?3 AND ended IS NULL";
 
 impl History {
     /// How the copy of this id has ended; none when it has not, or there is none.
