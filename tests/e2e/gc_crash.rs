@@ -105,7 +105,7 @@ impl<'s> Stage<'s> {
 fn at_each_request(fault: Fault, has_backup: bool) -> usize {
     let Some(engine) = engine::shared() else { return usize::MAX };
     let directory = tempfile::tempdir_in("/tmp").unwrap();
-    let proxy = EngineProxy::start(&directory.path().join("proxy.sock"), engine.socket());
+    let proxy = EngineProxy::start(engine.socket());
     let sandbox = sandbox(&proxy.host());
     let mut daemon = sandbox.daemon();
     let mut stage = Stage::new(&sandbox, engine, &proxy, &daemon);
@@ -178,8 +178,7 @@ fn an_engine_that_is_gone_from_any_request_on_loses_nothing() {
 #[test]
 fn a_client_that_is_killed_at_any_request_of_gc_leaves_the_daemon_well() {
     let Some(engine) = engine::shared() else { return };
-    let directory = tempfile::tempdir_in("/tmp").unwrap();
-    let proxy = EngineProxy::start(&directory.path().join("proxy.sock"), engine.socket());
+    let proxy = EngineProxy::start(engine.socket());
     let sandbox = sandbox(&proxy.host());
     let daemon = sandbox.daemon();
     let mut stage = Stage::new(&sandbox, engine, &proxy, &daemon);
@@ -204,8 +203,7 @@ fn a_client_that_is_killed_at_any_request_of_gc_leaves_the_daemon_well() {
 #[test]
 fn an_engine_that_falls_silent_ends_gc_in_time() {
     let Some(engine) = engine::shared() else { return };
-    let directory = tempfile::tempdir_in("/tmp").unwrap();
-    let proxy = EngineProxy::start(&directory.path().join("proxy.sock"), engine.socket());
+    let proxy = EngineProxy::start(engine.socket());
     let sandbox = sandbox(&proxy.host());
     let daemon = sandbox.daemon();
     let mut stage = Stage::new(&sandbox, engine, &proxy, &daemon);

@@ -14,7 +14,7 @@ use crate::harness::until;
 fn ended_at(request: &str, waits: bool, arguments: &[&str]) -> Option<(String, usize)> {
     let engine = engine::shared()?;
     let directory = tempfile::tempdir_in("/tmp").unwrap();
-    let proxy = EngineProxy::start(&directory.path().join("proxy.sock"), engine.socket());
+    let proxy = EngineProxy::start(engine.socket());
     let sandbox = sandbox(&proxy.host());
     let (scene, daemon) = Scene::with_daemon(&sandbox, engine);
     let paths = ["one", "two"].map(|name| {

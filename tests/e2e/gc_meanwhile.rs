@@ -13,8 +13,7 @@ use crate::harness::{Repo, Sandbox, until};
 #[test]
 fn down_drops_the_volume_of_a_server_that_writes_as_it_stops() {
     let Some(engine) = engine::shared() else { return };
-    let directory = tempfile::tempdir_in("/tmp").unwrap();
-    let proxy = EngineProxy::start(&directory.path().join("proxy.sock"), engine.socket());
+    let proxy = EngineProxy::start(engine.socket());
     let sandbox = sandbox(&proxy.host());
     let (scene, daemon) = Scene::with_daemon(&sandbox, engine);
     let (path, offset) = scene.add(&daemon, "one");
@@ -53,8 +52,7 @@ fn down_drops_the_volume_of_a_server_that_writes_as_it_stops() {
 #[test]
 fn a_stack_that_stays_after_all_says_why() {
     let Some(engine) = engine::shared() else { return };
-    let directory = tempfile::tempdir_in("/tmp").unwrap();
-    let proxy = EngineProxy::start(&directory.path().join("proxy.sock"), engine.socket());
+    let proxy = EngineProxy::start(engine.socket());
     let sandbox = sandbox(&proxy.host());
     let (scene, daemon) = Scene::with_daemon(&sandbox, engine);
     let (path, offset) = scene.add(&daemon, "one");
@@ -108,8 +106,7 @@ fn a_repository_that_is_forgotten_while_gc_looks_stays_forgotten() {
 #[test]
 fn the_engine_is_followed_while_something_is_stale_and_only_then() {
     let Some(engine) = engine::shared() else { return };
-    let directory = tempfile::tempdir_in("/tmp").unwrap();
-    let proxy = EngineProxy::start(&directory.path().join("proxy.sock"), engine.socket());
+    let proxy = EngineProxy::start(engine.socket());
     // What is released here is not released by a sweep.
     let config = format!("engine = \"{}\"\nprobe = false\nresync = \"1h\"\n", proxy.host());
     let sandbox = Sandbox::with_config(&config);

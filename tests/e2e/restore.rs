@@ -68,8 +68,7 @@ impl<'s> Stage<'s> {
 #[test]
 fn a_volume_that_something_else_makes_at_that_moment_is_left_alone() {
     let Some(engine) = engine::shared() else { return };
-    let directory = tempfile::tempdir_in("/tmp").unwrap();
-    let proxy = EngineProxy::start(&directory.path().join("proxy.sock"), engine.socket());
+    let proxy = EngineProxy::start(engine.socket());
     let sandbox = sandbox(&proxy.host());
     let (stage, _daemon) = Stage::new(&sandbox, engine);
     proxy.arm_at(Fault::Hold, "/volumes/create", 0, 0);
@@ -93,8 +92,7 @@ fn what_a_daemon_that_died_had_restored_by_half_is_removed_unless_somebody_has_u
     // Of its own: what others do on it would drive out what it remembers.
     let Some(engine) = Engine::start() else { return };
     let engine = &engine;
-    let directory = tempfile::tempdir_in("/tmp").unwrap();
-    let proxy = EngineProxy::start(&directory.path().join("proxy.sock"), engine.socket());
+    let proxy = EngineProxy::start(engine.socket());
     let sandbox = sandbox(&proxy.host());
     let (stage, daemon) = Stage::new(&sandbox, engine);
     stage.kill_half_way(&proxy, daemon);
@@ -122,8 +120,7 @@ fn what_a_daemon_that_died_had_restored_by_half_is_removed_unless_somebody_has_u
 #[test]
 fn a_daemon_that_ends_in_order_leaves_no_half_of_a_volume() {
     let Some(engine) = engine::shared() else { return };
-    let directory = tempfile::tempdir_in("/tmp").unwrap();
-    let proxy = EngineProxy::start(&directory.path().join("proxy.sock"), engine.socket());
+    let proxy = EngineProxy::start(engine.socket());
     let sandbox = sandbox(&proxy.host());
     let (stage, daemon) = Stage::new(&sandbox, engine);
     proxy.arm_at(Fault::Stall, "PUT", 0, 0);
@@ -193,8 +190,7 @@ fn a_backup_goes_to_the_worktree_that_it_is_of_or_where_a_person_says() {
 fn killed_at_any_request_of_restoring_it_leaves_no_half_of_a_volume() {
     // Of its own: what others do on it would drive out what it remembers.
     let Some(engine) = Engine::start() else { return };
-    let directory = tempfile::tempdir_in("/tmp").unwrap();
-    let proxy = EngineProxy::start(&directory.path().join("proxy.sock"), engine.socket());
+    let proxy = EngineProxy::start(engine.socket());
     let sandbox = sandbox(&proxy.host());
     let (stage, mut daemon) = Stage::new(&sandbox, &engine);
     for fault in [Fault::KillBefore, Fault::KillAfter] {

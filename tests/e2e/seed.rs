@@ -372,8 +372,7 @@ fn a_person_who_goes_away_while_a_volume_is_looked_into_is_in_nobodys_way() {
     if !require::program("psql") {
         return;
     }
-    let directory = tempfile::tempdir_in("/tmp").unwrap();
-    let proxy = EngineProxy::start(&directory.path().join("proxy.sock"), services.socket());
+    let proxy = EngineProxy::start(services.socket());
     let sandbox = Sandbox::with_config(&format!("engine = \"{}\"\n", proxy.host()));
     let daemon = services.daemon(&sandbox);
     let shop = Shop::new(&services, &sandbox, &daemon, QUICK, "");
@@ -401,8 +400,7 @@ fn what_is_being_paused_when_a_copy_is_given_up_goes_on() {
     if !require::program("psql") {
         return;
     }
-    let directory = tempfile::tempdir_in("/tmp").unwrap();
-    let proxy = EngineProxy::start(&directory.path().join("proxy.sock"), services.socket());
+    let proxy = EngineProxy::start(services.socket());
     let sandbox = Sandbox::with_config(&format!("engine = \"{}\"\n", proxy.host()));
     let daemon = services.daemon(&sandbox);
     let shop = Shop::new(&services, &sandbox, &daemon, NO_REPLICATION, "");

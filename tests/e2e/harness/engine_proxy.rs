@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use tempfile::TempDir;
+
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::until;
@@ -36,7 +38,8 @@ pub(crate) enum Fault {
 
 /// A proxy that passes everything on until it is armed.
 pub(crate) struct EngineProxy {
-    path: PathBuf,
+    /// Where its socket is.
+    directory: TempDir,
     state: Arc<State>,
 }
 
@@ -55,10 +58,15 @@ struct State {
     open: AtomicUsize,
 }
 
+fn socket_in(directory: &TempDir) -> PathBuf {
+    directory.path().join("proxy.sock")
+}
+
 impl EngineProxy {
-    /// Listens at `path` in front of the engine at `engine`.
-    pub(crate) fn start(path: &Path, engine: &Path) -> Self {
-        let listener = UnixListener::bind(path).unwrap();
+    /// Listens in front of the engine whose socket is `engine`.
+    pub(crate) fn start(engine: &Path) -> Self {
+        let directory = TempDir::new_in("/tmp").unwrap();
+        let listener = UnixListener::bind(socket_in(&directory)).unwrap();
         let state = Arc::new(State {
             engine: engine.to_owned(),
             armed: Mutex::new(None),
@@ -84,12 +92,12 @@ impl EngineProxy {
                 });
             }
         });
-        Self { path: path.to_owned(), state }
+        Self { directory, state }
     }
 
     /// Its address, as `DOCKER_HOST` has it.
     pub(crate) fn host(&self) -> String {
-        format!("unix://{}", self.path.display())
+        format!("unix://{}", socket_in(&self.directory).display())
     }
 
     /// Has the fault happen to the request after the next `passed` ones.
@@ -141,7 +149,7 @@ impl EngineProxy {
 impl Drop for EngineProxy {
     fn drop(&mut self) {
         self.state.stopped.store(true, Ordering::SeqCst);
-        drop(UnixStream::connect(&self.path));
+        drop(UnixStream::connect(socket_in(&self.directory)));
     }
 }
 
