@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::harness::{User, engine, on_each_debian, on_each_debian_with};
+use crate::harness::{User, engine, on_each_debian, on_each_debian_with, until};
 
 /// A repository with two worktrees, at offsets 0 and 10000.
 const SHOP: &str = "git init -q -b main ~/shop
@@ -322,16 +322,13 @@ fn the_hardened_daemon_reaches_repositories_git_ports_and_its_registry() {
             alice.says(&format!(
                 "test -s {place}/shop/.git/wtd.json -a -s {place}/shop/.git/worktrees/linked/wtd.json"
             ));
-            let removed = alice.says(&format!(
-                "wtd-client events --json >events & events=$!
-                git -C {place}/shop worktree remove {place}/gone
-                until grep -q released events; do sleep 0.05; done
-                kill $events; wtd-client list --all --json"
-            ));
-            let rows: Value = serde_json::from_str(&removed).unwrap();
-            let gone =
-                rows.as_array().unwrap().iter().rfind(|row| row["path"].as_str().unwrap().ends_with("/gone"));
-            assert_eq!(gone.unwrap()["state"], "released", "git itself was asked: {rows:#}");
+            alice.says(&format!("git -C {place}/shop worktree remove {place}/gone"));
+            let state = || {
+                let rows: Value = serde_json::from_str(&alice.says("wtd-client list --all --json")).unwrap();
+                let is_gone = |row: &&Value| row["path"].as_str().unwrap().ends_with("/gone");
+                rows.as_array().unwrap().iter().rfind(is_gone).unwrap()["state"].clone()
+            };
+            until("git itself was asked", state, |state| *state == "released");
         }
         let restarted = "systemctl --user restart wtd.service; wtd-client list --json";
         let rows: Value = serde_json::from_str(&alice.says(restarted)).unwrap();

@@ -15,6 +15,10 @@ use super::{Ran, binaries, require};
 /// How long a machine may take to boot.
 const BOOT: Duration = Duration::from_mins(1);
 
+/// Ends a unit that hangs; nothing that is run here takes so long. What systemd-run(1) has started is its manager's, and
+/// outlives it, with the pipes to this process.
+const LIMITED: &str = "--property=RuntimeMaxSec=60";
+
 /// Where `scripts/debian-base` puts what is booted, below cargo's target directory.
 const BASES: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/../debian");
 
@@ -137,9 +141,9 @@ impl Machine {
 
     /// A command in all the machine's namespaces.
     fn command(&self, program: &str) -> Command {
-        // Nothing that is run here takes this long, unless it hangs.
+        // For when not even the machine's manager answers, which ends what hangs before that.
         let mut command = Command::new("timeout");
-        command.args(["--signal=KILL", "60", "nsenter"]);
+        command.args(["--signal=KILL", "90", "nsenter"]);
         command.arg(format!("--target={}", self.leader.as_raw_nonzero()));
         command.args(["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--", program]);
         command
@@ -148,7 +152,7 @@ impl Machine {
     /// Runs a shell script as root. As a unit: what comes in from outside is a stranger to the machine's own login manager.
     pub(crate) fn root(&self, script: &str) -> Ran {
         let mut command = self.command("systemd-run");
-        Ran::of(command.args(["--quiet", "--collect", "--pipe", "--wait", "sh", "-euc", script]))
+        Ran::of(command.args(["--quiet", "--collect", "--pipe", "--wait", LIMITED, "sh", "-euc", script]))
     }
 
     /// Logs a user in, who stays until [`User::log_out`].
@@ -189,7 +193,7 @@ impl User<'_> {
     /// Runs a script in the user's login shell, from the home directory.
     pub(crate) fn run(&self, script: &str) -> Ran {
         let script = format!("set -euo pipefail\n{script}");
-        Ran::of(self.unit().args(["--pipe", "--wait", "bash", "-lc", &script]))
+        Ran::of(self.unit().args(["--pipe", "--wait", LIMITED, "bash", "-lc", &script]))
     }
 
     /// The output of a script that has to succeed, without the last line's end.

@@ -8,6 +8,7 @@ pub(crate) mod engine_proxy;
 mod events;
 mod flood;
 mod http;
+mod limit;
 mod machine;
 mod mount;
 mod nobody;

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tempfile::TempDir;
 
+use super::limit::Limit;
 use super::{Daemon, Ran, Repo, Rows, binaries, http};
 
 /// The configuration of a daemon whose test says nothing else: no container engine, and no look at ports of the
@@ -22,6 +23,7 @@ pub(crate) struct Sandbox {
     dir: Option<TempDir>,
     root: PathBuf,
     pub(super) count: AtomicUsize,
+    _limit: Limit,
 }
 
 impl Sandbox {
@@ -33,7 +35,8 @@ impl Sandbox {
     pub(crate) fn with_config(config: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("wtd-").tempdir_in("/tmp").unwrap();
         let root = dir.path().canonicalize().unwrap();
-        let sandbox = Self { dir: Some(dir), root, count: AtomicUsize::new(0) };
+        let limit = Limit::of_programs_in(&root);
+        let sandbox = Self { dir: Some(dir), root, count: AtomicUsize::new(0), _limit: limit };
         for directory in ["home", "run", "state", "config/wtd"] {
             fs::create_dir_all(sandbox.path(directory)).unwrap();
         }
