@@ -143,6 +143,16 @@ fn every_key_is_a_variable_and_a_flag_too() {
 }
 
 #[test]
+fn a_time_without_a_unit_is_seconds() {
+    let expected = Duration::from_secs(90);
+    for file in ["resync = 90", "resync = \"90\"", "resync = \"90s\"", "resync = \"1m 30s\""] {
+        assert_eq!(load(&[], &[], file).unwrap().resync, expected, "{file}");
+    }
+    assert_eq!(load(&[], &[("WTD_RESYNC", "90")], "").unwrap().resync, expected);
+    assert_eq!(load(&["--resync=90"], &[], "").unwrap().resync, expected);
+}
+
+#[test]
 fn a_flag_that_is_on_or_off_takes_its_value_as_every_other() {
     for (flags, expected) in [
         (&["--probe"][..], true),
@@ -177,6 +187,8 @@ fn a_bad_file_is_refused_in_one_line_that_says_where() {
         ("resync = \"soon\"", "1: \"soon\" is not a length of time"),
         ("resync = \"10ms\"", "1: \"10ms\" is too short"),
         ("resync = \"-5m\"", "1: \"-5m\" is too short"),
+        ("resync = 0", "1: \"0\" is too short"),
+        ("resync = true", "1: expected a length of time"),
         ("log = \"[\"", "1: \"[\" is not a log filter"),
         ("listen = \"0.0.0.0:1\"", "1: \"0.0.0.0:1\" is not a loopback address"),
         ("listen = \"[::]:1\"", "1: \"[::]:1\" is not a loopback address"),

@@ -70,9 +70,12 @@ pub(super) fn engine(text: &str) -> Result<Engine, String> {
     }
 }
 
+/// A length of time; a number alone is seconds, as systemd has it (systemd.time(7)).
 pub(super) fn resync(text: &str) -> Result<Duration, String> {
-    let time: SignedDuration =
-        text.parse().map_err(|_| format!("{text:?} is not a length of time: write 30s, 5m or 1h 30m"))?;
+    let seconds = text.parse().map(SignedDuration::from_secs);
+    let time = seconds
+        .or_else(|_| text.parse::<SignedDuration>())
+        .map_err(|_| format!("{text:?} is not a length of time: write 30s, 5m or 1h 30m"))?;
     match Duration::try_from(time) {
         Ok(time) if time >= Duration::from_secs(1) => Ok(time),
         _ => Err(format!("{text:?} is too short: at least 1s")),
@@ -142,8 +145,20 @@ pub(super) fn engine_in_file<'de, D: Deserializer<'de>>(input: D) -> Result<Opti
     engine(&String::deserialize(input)?).map(Some).map_err(D::Error::custom)
 }
 
+/// A length of time in the file: the text of one, or seconds.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a length of time such as \"5m\", or seconds")]
+enum Time {
+    Seconds(i64),
+    Text(String),
+}
+
 pub(super) fn resync_in_file<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Duration>, D::Error> {
-    resync(&String::deserialize(input)?).map(Some).map_err(D::Error::custom)
+    let text = match Time::deserialize(input)? {
+        Time::Seconds(seconds) => seconds.to_string(),
+        Time::Text(text) => text,
+    };
+    resync(&text).map(Some).map_err(D::Error::custom)
 }
 
 pub(super) fn log_in_file<'de, D: Deserializer<'de>>(input: D) -> Result<Option<String>, D::Error> {
