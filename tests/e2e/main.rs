@@ -35,6 +35,8 @@ mod example;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod forget;
+#[cfg(test)]
 mod gc;
 #[cfg(test)]
 mod gc_crash;
