@@ -41,7 +41,12 @@ fn a_missing_worktree_is_forgotten_alone_however_its_path_is_written() {
         let row = rows.id(&before.at(&one).id).unwrap();
         assert!(row.is("stale") || row.is("released"), "{written}: {row:#?}");
         for path in [&repo.path, &two] {
-            assert_eq!(rows.id(&before.at(path).id).unwrap().state, "active", "{written}: {}", path.display());
+            assert_eq!(
+                rows.id(&before.at(path).id).unwrap().state,
+                "active",
+                "{written}: {}",
+                path.display()
+            );
         }
     }
 }
