@@ -56,9 +56,9 @@ const KEPT_PREFIXES: [&str; 2] = ["XDG_", "WTD_"];
 const NOT_KEPT: [&str; 2] = [WTD_WORKTREE, WTD_HOOK];
 
 /// Starts the daemon as a child of its own that nobody waits for. The shell in between ends at once, so that the
-/// daemon never is a child of what `exec` turns this process into; and it closes the descriptors that this
-/// process inherited (a lock, a test runner's pipe), which the daemon would hold for ever.
-const DETACH: &str = "\"$@\" 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&- &";
+/// daemon never is a child of what `exec` turns this process into. The daemon itself closes the descriptors that this
+/// process inherited (a lock, a test runner's pipe): sh can name none above 9.
+const DETACH: &str = "\"$@\" &";
 
 /// The first pause between two looks for the socket, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
