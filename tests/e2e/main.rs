@@ -79,6 +79,8 @@ mod registry;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
+mod remedies;
+#[cfg(test)]
 mod restore;
 #[cfg(test)]
 mod seed;
