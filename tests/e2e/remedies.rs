@@ -70,3 +70,20 @@ fn an_engine_that_is_configured_away_is_not_to_be_installed() {
     let told = findings(&sandbox, "container engine");
     assert_eq!(told, [("there is none, as the daemon's configuration says".to_owned(), String::new())]);
 }
+
+#[test]
+fn ports_that_no_offset_fits_are_told_as_such_and_not_to_be_collected() {
+    let sandbox = Sandbox::new();
+    let _daemon = sandbox.daemon();
+    let repo = sandbox.repo("app");
+    let file = repo.path.join("wtd.toml");
+    fs::write(&file, "[ports]\nWEB_PORT = 80\nLAST_PORT = 65535\n").unwrap();
+    let line = sandbox.client_in(&repo.path, ["get", "PORT_OFFSET"]).fails(5);
+    let (why, remedy) = line.rsplit_once("; ").unwrap();
+    assert!(why.ends_with("since WEB_PORT would be 80: ports below 1024 are not given"), "{line}");
+    assert!(remedy.starts_with("change the ports in its wtd.toml"), "{line}");
+    let told = sandbox.client(["add", "app"]).ok();
+    assert!(told.contains("ports below 1024 are not given"), "{told}");
+    fs::write(&file, "[ports]\nWEB_PORT = 80\n").unwrap();
+    assert_eq!(sandbox.client_in(&repo.path, ["get", "WEB_PORT"]).quiet(), "10080\n");
+}
