@@ -53,7 +53,7 @@ impl Environment {
     pub(crate) fn of_allocation(allocation: &Allocation) -> Result<Self, Error> {
         let worktree = allocation.path().map_err(untrusted)?;
         let environment = Self::checked(worktree, allocation.variables.clone())?;
-        let mistakes = allocation.mistakes().map(str::to_owned).collect();
+        let mistakes = allocation.mistakes.clone();
         let project = Some(allocation.project.clone());
         let is_wanting = !allocation.warnings.is_empty();
         Ok(Self { untrusted: allocation.untrusted, project, mistakes, is_wanting, ..environment })

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::{Sandbox, until};
 
@@ -29,6 +29,8 @@ fn a_port_that_a_worktree_cannot_have_is_told_with_its_path_and_no_fault_of_the_
     let [(detail, remedy)] = told.as_slice() else { panic!("{told:?}") };
     assert!(detail.starts_with(&format!("{}: WEB_PORT", repo.path.display())), "{detail}");
     assert_eq!(remedy, "`wtd-client reassign` finds an offset for all ports");
+    let answer = daemon.put(&repo.path);
+    assert!(answer["warnings"][0].is_string() && answer["mistakes"].is_null(), "{answer}");
 
     fs::write(repo.path.join("wtd.toml"), "[ports]\nWEB_PORT = \"80\"\n").unwrap();
     let told = until(
@@ -38,6 +40,8 @@ fn a_port_that_a_worktree_cannot_have_is_told_with_its_path_and_no_fault_of_the_
     );
     assert_eq!(told.len(), 1, "{told:?}");
     assert_eq!(told[0].1, "correct the file");
+    let answer = daemon.put(&repo.path);
+    assert_eq!(answer["mistakes"], json!([told[0].0]), "{answer}");
 }
 
 #[test]

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use wtd_protocol::worktree::is_mistake;
 use wtd_protocol::{Allocation, Check, CheckStatus, PassedOver, State, Worktree};
 
 use super::Service;
+use crate::domain::allocation::is_mistake;
 use crate::listeners;
 use crate::text::{count, shell_word};
 
