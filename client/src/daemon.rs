@@ -44,13 +44,25 @@ const FIRST_PAUSE: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(crate) struct Daemon {
     places: Places,
-    may_start: bool,
+    starting: Starting,
     patience: Duration,
     deadline: Deadline,
     /// How long a daemon that answers is waited for; none: no longer than any other.
     work: Option<Duration>,
     /// The end of that wait, once the daemon has answered.
     works_until: OnceCell<Deadline>,
+    /// The socket that a daemon was reached at.
+    reached: OnceCell<PathBuf>,
+}
+
+/// Whether a daemon may be started where none answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Starting {
+    Allowed,
+    /// A person has said no.
+    Forbidden,
+    /// The command is one that never does.
+    NotForThis,
 }
 
 /// Where the socket may be.
@@ -60,6 +72,15 @@ pub(crate) struct Places {
     pub(crate) sockets: Vec<PathBuf>,
     /// Whether a person named the one path that is meant.
     pub(crate) is_named: bool,
+}
+
+/// A connection to a daemon.
+#[derive(Debug)]
+pub(crate) struct Connected {
+    /// The connection.
+    pub(crate) socket: OwnedFd,
+    /// The path at which the daemon listens.
+    pub(crate) place: PathBuf,
 }
 
 /// What the daemon answered.
@@ -83,11 +104,12 @@ impl Daemon {
         let patience = args.timeout.unwrap_or(patience);
         Self {
             places: Places { sockets, is_named },
-            may_start: !args.no_start && !forbidden,
+            starting: if args.no_start || forbidden { Starting::Forbidden } else { Starting::Allowed },
             patience,
             deadline: Deadline::after(patience),
             work: None,
             works_until: OnceCell::new(),
+            reached: OnceCell::new(),
         }
     }
 
@@ -100,20 +122,21 @@ impl Daemon {
 
     /// The same daemon with the whole time before it again: after a person's answer, or when a stream ended.
     pub(crate) fn again(&self) -> Self {
-        let Self { places, may_start, patience, work, .. } = self;
+        let Self { places, starting, patience, work, .. } = self;
         Self {
             places: places.clone(),
-            may_start: *may_start,
+            starting: *starting,
             patience: *patience,
             deadline: Deadline::after(*patience),
             work: *work,
             works_until: OnceCell::new(),
+            reached: OnceCell::new(),
         }
     }
 
     /// The same daemon, and none is started.
     pub(crate) fn without_start(mut self) -> Self {
-        self.may_start = false;
+        self.starting = Starting::NotForThis;
         self
     }
 
@@ -296,15 +319,21 @@ impl Daemon {
 
     /// Connects to the first socket on which a daemon answers; starts one when there is none.
     fn connect(&self) -> Result<OwnedFd, Unreachable> {
-        let failures = match self.places.connect(self.until()) {
-            Ok(socket) => return Ok(socket),
-            Err(failures) => failures,
+        let connected = match self.places.connect(self.until()) {
+            Ok(connected) => Ok(connected),
+            Err(failures) => {
+                let vacant = failures.iter().all(|(_, error)| error.is_vacant());
+                if vacant && self.starting == Starting::Allowed {
+                    start::start(&self.places, self.until())
+                } else {
+                    Err(unreachable(&failures, self.starting))
+                }
+            }
         };
-        let vacant = failures.iter().all(|(_, error)| error.is_vacant());
-        if !vacant || !self.may_start {
-            return Err(unreachable(&failures, self.may_start));
-        }
-        start::start(&self.places, self.until())
+        connected.map(|Connected { socket, place }| {
+            self.reached.get_or_init(|| place);
+            socket
+        })
     }
 
     /// Lets some time pass before the next of several attempts.
@@ -315,9 +344,10 @@ impl Daemon {
 
     /// The error for a daemon that was reached and gave no answer.
     fn unanswered(&self, error: &ExchangeError) -> Error {
-        let place = self.places.sockets.first().map(|path| path.display().to_string()).unwrap_or_default();
+        let place = self.reached.get().or_else(|| self.places.sockets.first());
+        let place = place.map(|path| path.display().to_string()).unwrap_or_default();
         let remedy = match error {
-            ExchangeError::TimedOut => "look at `wtd-client status`, or allow more with --timeout",
+            ExchangeError::TimedOut => "look at the daemon's log, or allow more with --timeout",
             ExchangeError::Malformed(_) => "check what serves this socket, or name another with --socket",
             _ => "try again, and see the daemon's log if that does not help",
         };
@@ -327,11 +357,11 @@ impl Daemon {
 
 impl Places {
     /// Connects to the first socket on which a daemon answers; else gives every place with its reason.
-    pub(crate) fn connect(&self, deadline: Deadline) -> Result<OwnedFd, Vec<(PathBuf, ConnectError)>> {
+    pub(crate) fn connect(&self, deadline: Deadline) -> Result<Connected, Vec<(PathBuf, ConnectError)>> {
         let mut failures = Vec::new();
         for path in &self.sockets {
             match connection::connect(path, deadline) {
-                Ok(socket) => return Ok(socket),
+                Ok(socket) => return Ok(Connected { socket, place: path.clone() }),
                 Err(error) => failures.push((path.clone(), error)),
             }
         }
@@ -341,7 +371,7 @@ impl Places {
 
 /// The error for a daemon that can't be reached: about the first place where something is in the way, else about
 /// the first place.
-fn unreachable(failures: &[(PathBuf, ConnectError)], may_start: bool) -> Unreachable {
+fn unreachable(failures: &[(PathBuf, ConnectError)], starting: Starting) -> Unreachable {
     let in_the_way = failures.iter().find(|(_, error)| !error.is_vacant());
     let Some((path, error)) = in_the_way.or_else(|| failures.first()) else {
         return Unreachable::new(
@@ -350,10 +380,11 @@ fn unreachable(failures: &[(PathBuf, ConnectError)], may_start: bool) -> Unreach
         );
     };
     let remedy = match error {
-        ConnectError::Absent | ConnectError::Refused if !may_start => {
-            "start `wtd`; any command but status does so unless it is told not to"
-        }
-        ConnectError::Absent | ConnectError::Refused => "start `wtd`",
+        ConnectError::Absent | ConnectError::Refused => match starting {
+            Starting::Allowed => "start `wtd`",
+            Starting::Forbidden => "start `wtd`, or ask without --no-start and WTD_NO_START",
+            Starting::NotForThis => "start `wtd`; `wtd-client list` does so, for example",
+        },
         ConnectError::NotASocket(_) | ConnectError::DanglingSymlink => {
             "remove it, or name another with --socket"
         }

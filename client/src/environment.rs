@@ -26,6 +26,8 @@ pub(crate) struct Environment {
     pub(crate) project: Option<String>,
     /// What is wrong in the worktree's configuration, one line each.
     pub(crate) mistakes: Vec<String>,
+    /// Whether the worktree's configuration asks for something that it can't have.
+    pub(crate) is_wanting: bool,
 }
 
 impl Environment {
@@ -51,9 +53,10 @@ impl Environment {
     pub(crate) fn of_allocation(allocation: &Allocation) -> Result<Self, Error> {
         let worktree = allocation.path().map_err(untrusted)?;
         let environment = Self::checked(worktree, allocation.variables.clone())?;
-        let mistakes = allocation.mistakes().map(str::to_owned).collect();
+        let mistakes = allocation.mistakes.clone();
         let project = Some(allocation.project.clone());
-        Ok(Self { untrusted: allocation.untrusted, project, mistakes, ..environment })
+        let is_wanting = !allocation.warnings.is_empty();
+        Ok(Self { untrusted: allocation.untrusted, project, mistakes, is_wanting, ..environment })
     }
 
     /// The variables that the allocation file has, since the daemon is `unreachable`.
@@ -86,7 +89,8 @@ impl Environment {
         if let Some(value) = variables.get_mut(WTD_WORKTREE) {
             worktree.as_os_str().clone_into(value);
         }
-        Ok(Self { worktree, variables, untrusted: false, project: None, mistakes: Vec::new() })
+        let mistakes = Vec::new();
+        Ok(Self { worktree, variables, untrusted: false, project: None, mistakes, is_wanting: false })
     }
 
     /// Says on standard error what is wrong in the worktree's configuration.
@@ -98,7 +102,13 @@ impl Environment {
     pub(crate) fn value(&self, name: &str) -> Result<&OsStr, Error> {
         self.variables.get(name).map(OsString::as_os_str).ok_or_else(|| {
             let names = self.variables.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-            Error::failed(format!("this worktree has no variable {name}"), format!("it has {names}"))
+            // It may be declared, and not be had.
+            let more = match (self.untrusted, self.is_wanting) {
+                (true, _) => "; wtd.toml may have it, which `wtd-client trust` shows",
+                (false, true) => "; `wtd-client list` tells what wtd.toml asks for and can't have",
+                (false, false) => "",
+            };
+            Error::failed(format!("this worktree has no variable {name}"), format!("it has {names}{more}"))
         })
     }
 }

@@ -11,7 +11,7 @@ use wtd_protocol::{Problem, ProblemType};
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The path is in no worktree.
-    #[error("{} is not in a worktree; run it inside one, or pass --path DIR", .0.display())]
+    #[error("{} is not in a git worktree; run it in a worktree, or name one", .0.display())]
     NotInAWorktree(PathBuf),
     /// No daemon can be had, and nothing else could answer.
     #[error(transparent)]

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use crate::connection;
-use crate::daemon::{Places, variable};
+use crate::daemon::{Connected, Places, variable};
 use crate::deadline::{Deadline, Waited};
 use crate::error::Unreachable;
 use crate::hook::WTD_HOOK;
@@ -56,15 +56,15 @@ const KEPT_PREFIXES: [&str; 2] = ["XDG_", "WTD_"];
 const NOT_KEPT: [&str; 2] = [WTD_WORKTREE, WTD_HOOK];
 
 /// Starts the daemon as a child of its own that nobody waits for. The shell in between ends at once, so that the
-/// daemon never is a child of what `exec` turns this process into; and it closes the descriptors that this
-/// process inherited (a lock, a test runner's pipe), which the daemon would hold for ever.
-const DETACH: &str = "\"$@\" 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&- &";
+/// daemon never is a child of what `exec` turns this process into. The daemon itself closes the descriptors that this
+/// process inherited (a lock, a test runner's pipe): sh can name none above 9.
+const DETACH: &str = "\"$@\" &";
 
 /// The first pause between two looks for the socket, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
 /// Starts a daemon and connects to it.
-pub(crate) fn start(places: &Places, deadline: Deadline) -> Result<OwnedFd, Unreachable> {
+pub(crate) fn start(places: &Places, deadline: Deadline) -> Result<Connected, Unreachable> {
     if let Some(manager) = UserManager::find()
         && manager.is_for(places)
         && manager.start_socket(deadline)
@@ -120,11 +120,11 @@ fn wait_until_served(child: &Child, deadline: Deadline) -> Result<String, Errno>
 
 /// Connects as soon as the socket is there, within the deadline. Nothing announces that a daemon which someone
 /// else started binds its socket, so this looks again after short pauses.
-fn connect(places: &Places, deadline: Deadline) -> Option<OwnedFd> {
+fn connect(places: &Places, deadline: Deadline) -> Option<Connected> {
     let (mut pause, longest) = PAUSES;
     loop {
         match places.connect(deadline) {
-            Ok(socket) => return Some(socket),
+            Ok(connected) => return Some(connected),
             Err(failures) if !failures.iter().all(|(_, error)| error.is_vacant()) => return None,
             Err(_) if deadline.is_over() => return None,
             Err(_) => deadline.pause(pause).ok()?,

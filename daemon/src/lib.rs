@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod databases;
+pub mod descriptors;
 pub mod domain;
 pub mod engine;
 pub mod env_files;
@@ -56,6 +57,9 @@ pub fn main() -> ExitCode {
     // Takes LISTEN_FDS out of the environment, which is safe only as long as there is one thread.
     let passed = ListenFd::from_env();
     let cli = cli::Cli::parse();
+    if cli.detached {
+        descriptors::close_inherited();
+    }
     if cli.man {
         return match manual::write(&mut std::io::stdout().lock()) {
             Ok(()) => ExitCode::SUCCESS,

@@ -58,6 +58,7 @@ pub fn allocation(
         created: time(allocation.created),
         passed_over: allocation.passed_over.iter().map(passed_over).collect(),
         warnings: allocation.warnings.iter().cloned().chain(notice).collect(),
+        mistakes: allocation.mistakes().cloned().collect(),
         untrusted: allocation.untrusted,
         variables: if with_variables { variables(allocation) } else { BTreeMap::new() },
     }

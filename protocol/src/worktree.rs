@@ -109,10 +109,12 @@ pub struct Allocation {
     /// Candidates that came first and failed when this offset was given, each with what stood in the way.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub passed_over: Vec<PassedOver>,
-    /// What the worktree's configuration asks for and can't have, one line each. A line about a mistake in the file
-    /// itself begins with the file's absolute path.
+    /// What the worktree's configuration asks for and can't have, one line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// Those of the warnings that are about a mistake in the configuration's file: `<file>:<line>: <reason>`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mistakes: Vec<String>,
     /// Whether the configuration has templates or files that are not applied, since nobody has trusted its content.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub untrusted: bool,
@@ -121,22 +123,12 @@ pub struct Allocation {
     pub variables: BTreeMap<String, String>,
 }
 
-/// Whether a warning is about a mistake in the configuration's file: it then begins with the file's absolute path.
-pub fn is_mistake(warning: &str) -> bool {
-    warning.starts_with('/')
-}
-
 /// What a daemon means that says no mode.
 fn isolated() -> String {
     "isolated".to_owned()
 }
 
 impl Allocation {
-    /// The warnings that are about a mistake in the configuration's file: `<file>:<line>: <reason>`.
-    pub fn mistakes(&self) -> impl Iterator<Item = &str> {
-        self.warnings.iter().map(String::as_str).filter(|warning| is_mistake(warning))
-    }
-
     /// The volumes that are the worktree's alone: not that of a server that worktrees share.
     pub fn own_volumes(&self) -> impl Iterator<Item = &str> {
         let of_server = (self.mode == isolated()).then_some(&self.volume);

@@ -35,6 +35,8 @@ mod example;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod forget;
+#[cfg(test)]
 mod gc;
 #[cfg(test)]
 mod gc_crash;
@@ -76,6 +78,8 @@ mod postgres;
 mod registry;
 #[cfg(test)]
 mod reload;
+#[cfg(test)]
+mod remedies;
 #[cfg(test)]
 mod restore;
 #[cfg(test)]

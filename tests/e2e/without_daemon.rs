@@ -206,6 +206,22 @@ fn a_client_that_finds_no_daemon_starts_one_that_stays() {
 }
 
 #[test]
+fn a_started_daemon_holds_no_descriptor_of_the_callers() {
+    let sandbox = Sandbox::new();
+    let repo = sandbox.repo("app");
+    // As a script locks a file, or a test runner waits for the end of a pipe. sh itself opens none above 9.
+    let script =
+        "exec 3>low; exec {high}>high; exec {higher}>>high; exec wtd-client get PORT_OFFSET --timeout 20s";
+    let mut bash = sandbox.command("bash");
+    assert_eq!(Ran::of(bash.args(["-c", script]).current_dir(&repo.path)).quiet(), "0\n");
+    let health: Value = serde_json::from_str(&sandbox.client(["status", "--json"]).ok()).unwrap();
+    let descriptors = fs::read_dir(format!("/proc/{}/fd", health["pid"])).unwrap();
+    let open = descriptors.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+    let of_the_caller: Vec<_> = open.filter(|file| file.starts_with(&repo.path)).collect();
+    assert!(of_the_caller.is_empty(), "{of_the_caller:?}");
+}
+
+#[test]
 fn a_daemon_that_is_dying_is_not_in_the_way_of_one_at_another_socket() {
     let sandbox = Sandbox::new();
     let repo = sandbox.repo("app");

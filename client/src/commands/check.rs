@@ -89,6 +89,7 @@ mod tests {
             untrusted: false,
             project: None,
             mistakes: Vec::new(),
+            is_wanting: false,
         };
         compare(&environment, &[], |name| set.iter().find(|(n, _)| *n == name).map(|(_, value)| value.into()))
             .map_err(|error| error.to_string())

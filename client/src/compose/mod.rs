@@ -6,6 +6,8 @@
 //!
 //! | module | subject |
 //! |---|---|
+//! | [`project`] | a worktree's project, and the override for it |
+//! | [`variables`] | the variables with which Compose reads it |
 //! | [`files`] | which Compose files the project has |
 //! | [`docker`] | running `docker compose config` |
 //! | [`model`] | what it says, as far as it matters here |
@@ -22,6 +24,8 @@ mod names;
 mod notes;
 pub(crate) mod plan;
 mod ports;
+pub(crate) mod project;
+mod variables;
 pub(crate) mod yaml;
 
 #[cfg(test)]

@@ -105,7 +105,7 @@ fn outside_of_every_worktree_env_prints_nothing() {
     sandbox.git(&sandbox.path(""), &["init", "--quiet", "--bare", "bare.git"]);
     for dir in [sandbox.path(""), main.join(".git"), main.join(".git/hooks"), sandbox.path("bare.git/refs")] {
         assert_eq!(run(sandbox.client(&["env"]).current_dir(&dir)).done(), "", "{}", dir.display());
-        run(sandbox.client(&["env", "--strict"]).current_dir(&dir)).failed(3, "not in a worktree");
+        run(sandbox.client(&["env", "--strict"]).current_dir(&dir)).failed(3, "not in a git worktree");
         assert_eq!(run(sandbox.client(&["check"]).current_dir(&dir)).done(), "");
     }
 }

@@ -96,6 +96,34 @@ fn a_server_that_never_answers_is_given_up() {
 }
 
 #[test]
+fn the_daemon_that_does_not_answer_is_named_and_not_the_first_place() {
+    let sandbox = Sandbox::new();
+    let place = sandbox.path("home/.local/state/wtd/wtd.sock");
+    fs::create_dir_all(place.parent().unwrap()).unwrap();
+    let _listener = UnixListener::bind(&place).unwrap();
+    for verb in ["list", "status"] {
+        let mut client = sandbox.client(&[verb, "--timeout", "100ms"]);
+        // `status` would wait for the same daemon, and is no remedy.
+        run(&mut client).failed(
+            4,
+            &format!(
+                "{} gave no answer: no answer came within the time allowed; look at the daemon's log",
+                place.display()
+            ),
+        );
+    }
+}
+
+#[test]
+fn what_to_do_without_a_daemon_depends_on_who_keeps_the_client_from_starting_one() {
+    let sandbox = Sandbox::new();
+    run(&mut sandbox.client(&["list"])).failed(4, "start `wtd`, or ask without --no-start and WTD_NO_START");
+    for verb in ["status", "reload"] {
+        run(&mut sandbox.client(&[verb])).failed(4, "start `wtd`; `wtd-client list` does so");
+    }
+}
+
+#[test]
 fn a_server_that_never_answers_is_given_up_before_any_work_is_asked_of_it() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository("r");

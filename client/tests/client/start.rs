@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{Sandbox, Server, allocation, answer, client_program, run};
+use crate::support::{Sandbox, Server, allocation, answer, run};
 
 /// A sandbox with a server at `real`, and a `wtd` on PATH that runs `script`.
 fn with_daemon(script: &str) -> (Sandbox, Server) {
@@ -61,16 +61,6 @@ fn a_daemon_is_started_detached_with_an_environment_of_its_own() {
         descriptors.contains("0 -> /dev/null") && descriptors.contains("2 -> /dev/null"),
         "{descriptors}"
     );
-}
-
-#[test]
-fn a_started_daemon_holds_nothing_of_the_callers() {
-    let (sandbox, _server) = with_daemon("ls -l /proc/$$/fd > $here/fds; ln -s $here/real $3; echo ready");
-    let script = format!("exec {} get PORT_OFFSET 3>a-lock 9>another", client_program());
-    let mut shell = sandbox.command("sh");
-    assert_eq!(run(may_start(&sandbox, shell.args(["-c", &script]))).done(), "10000\n");
-    let descriptors = fs::read_to_string(sandbox.path("fds")).unwrap();
-    assert!(!descriptors.contains("a-lock") && !descriptors.contains("another"), "{descriptors}");
 }
 
 #[test]

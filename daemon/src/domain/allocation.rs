@@ -157,7 +157,18 @@ pub struct Allocation {
     pub warnings: Vec<String>,
 }
 
+/// Whether a warning is about a mistake in the configuration's file. It then begins with the file's absolute path, as
+/// [`crate::project_file`] writes it, and no other does; the registry has nothing but the text.
+pub fn is_mistake(warning: &str) -> bool {
+    warning.starts_with('/')
+}
+
 impl Allocation {
+    /// Those of the warnings that are about a mistake in the configuration's file.
+    pub fn mistakes(&self) -> impl Iterator<Item = &String> {
+        self.warnings.iter().filter(|warning| is_mistake(warning))
+    }
+
     /// Whether this is the main worktree's.
     pub fn is_main(&self) -> bool {
         self.worktree_id.is_none()

@@ -68,10 +68,19 @@ pub struct Obstacle {
 
 /// No candidate passes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("every offset up to {highest} is taken or barred")]
+#[error("every offset up to {highest} is taken or barred{}", told(.barred.as_ref()))]
 pub struct Exhausted {
     /// The highest offset at which every port fits.
     pub highest: u16,
+    /// What stood in the way of the first candidate, where allocations stood in that of none: no other one that ends
+    /// would make room.
+    pub barred: Option<Obstacle>,
+}
+
+fn told(barred: Option<&Obstacle>) -> String {
+    barred.map_or_else(String::new, |Obstacle { offset, variable, port, reason }| {
+        format!(", {offset} since {variable} would be {port}: {reason}")
+    })
 }
 
 /// The first candidate for `base_ports` that passes every test. `preferred` is tried before all others: the
@@ -85,19 +94,22 @@ pub fn allocate(
     mut probe: impl FnMut(u16) -> Option<String>,
 ) -> Result<Granted, Exhausted> {
     let highest = base_ports.values().map(|base| u16::MAX - base.get()).min().unwrap_or(u16::MAX);
-    let mut passed_over = Vec::new();
+    let (mut passed_over, mut is_taken) = (Vec::new(), false);
     let preferred = preferred.filter(|offset| offset.0 <= highest);
     for offset in preferred.into_iter().chain(offset::candidates(rules.step, highest)) {
+        is_taken |= taken.offset(offset) || taken.holder(offset).is_some();
         if taken.offset(offset) {
             continue;
         }
         match try_candidate(offset, base_ports, taken, rules, &mut probe) {
             Ok(ports) => return Ok(Granted { offset, ports, passed_over }),
             Err(Some(obstacle)) if passed_over.len() < REMEMBERED => passed_over.push(obstacle),
-            Err(_) => {}
+            Err(Some(_)) => {}
+            Err(None) => is_taken = true,
         }
     }
-    Err(Exhausted { highest })
+    let barred = passed_over.into_iter().next().filter(|_| !is_taken);
+    Err(Exhausted { highest, barred })
 }
 
 /// The ports at `offset`, or what stands in the way (nothing to tell of, where it is another allocation).
@@ -253,7 +265,17 @@ mod tests {
         }
         assert_eq!(
             allocate(&bases(&[65_500]), None, &taken, &Rules::default(), free),
-            Err(Exhausted { highest: 35 })
+            Err(Exhausted { highest: 35, barred: None })
+        );
+    }
+
+    #[test]
+    fn where_no_allocation_is_in_the_way_exhaustion_tells_what_is() {
+        // What fits below 65536 only at 0 leaves the other below 1024.
+        let why = allocate(&bases(&[80, 65_535]), None, &Allocations::default(), &Rules::default(), free);
+        assert_eq!(
+            why.unwrap_err().to_string(),
+            "every offset up to 0 is taken or barred, 0 since P0_PORT would be 80: ports below 1024 are not given"
         );
     }
 

@@ -232,7 +232,7 @@ impl Draft {
         let is_other_mode = project.database_mode != allocation.mode;
         if is_other_mode {
             warnings.push(format!(
-                "database.mode is {:?} for new worktrees; this one keeps {:?}, in which it was made, and `wtd-client reassign` makes it anew",
+                "database.mode is {:?} for new worktrees; this one keeps {:?}, in which it was made; `wtd-client reassign` makes it anew",
                 project.database_mode.as_str(),
                 allocation.mode.as_str()
             ));

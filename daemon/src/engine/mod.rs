@@ -181,6 +181,25 @@ impl Engine {
         matches!(self.place(), Ok(Place::None { is_configured: true }))
     }
 
+    /// Why there is none, where [`Engine::open`] gives none.
+    fn absence(&self) -> &'static str {
+        if self.is_configured_away() {
+            "there is none, as the daemon's configuration says"
+        } else {
+            "there is none on this machine"
+        }
+    }
+
+    /// What to do where an engine is needed and [`Engine::open`] gives none, with the reason before it.
+    pub fn wanted(&self) -> (String, &'static str) {
+        let remedy = if self.is_configured_away() {
+            "change `engine` there, then `wtd-client reload`"
+        } else {
+            "install one, or name one in DOCKER_HOST"
+        };
+        (format!("a container engine is needed, and {}", self.absence()), remedy)
+    }
+
     /// Reaches the engine, and learns which one it is. None where there is none on this machine.
     pub async fn open(&self) -> Result<Option<Connection>, EngineError> {
         match self.place()? {
@@ -202,7 +221,7 @@ impl Engine {
     /// Whether the engine answers; where it is, or why not.
     pub async fn ping(&self) -> Result<String, String> {
         match self.open().await {
-            Ok(None) => Ok("there is none on this machine".to_owned()),
+            Ok(None) => Ok(self.absence().to_owned()),
             Ok(Some(connection)) => Ok(format!("{} {}", connection.host(), connection.version())),
             Err(error) => Err(error.to_string()),
         }

@@ -129,11 +129,8 @@ impl Gc {
         let engine = self.0.engine.of_person(&request.engine);
         let connection = engine.open().await.map_err(|error| problem::no_engine(&error))?;
         let Some(connection) = connection else {
-            return Err(Problem::new(
-                ProblemType::EngineUnavailable,
-                "there is no container engine on this machine",
-                "install one, or name one in DOCKER_HOST",
-            ));
+            let (why, remedy) = engine.wanted();
+            return Err(Problem::new(ProblemType::EngineUnavailable, why, remedy));
         };
         let lock = Arc::clone(&self.0.restoring).lock_owned();
         let lock = tokio::time::timeout(PATIENCE, lock).await.map_err(|_| {

@@ -41,7 +41,7 @@ pub(crate) fn common_dir_from(bytes: &[u8], git_dir: &Path) -> Option<PathBuf> {
 }
 
 /// `path` without symbolic links and `..`, as far as it exists; what doesn't is taken as it is written.
-pub(super) fn canonical(path: &Path) -> PathBuf {
+pub(crate) fn canonical(path: &Path) -> PathBuf {
     if let Ok(found) = fs::canonicalize(path) {
         return found;
     }

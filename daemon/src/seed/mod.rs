@@ -113,10 +113,8 @@ impl Seeds {
     ) -> Result<mpsc::Receiver<SeedEvent>, Problem> {
         let connection =
             wish.engine.open().await.map_err(|error| problem::no_engine(&error))?.ok_or_else(|| {
-                refused(
-                    "there is no container engine on this machine",
-                    "install one, or name one in DOCKER_HOST",
-                )
+                let (why, remedy) = wish.engine.wanted();
+                refused(why, remedy)
             })?;
         let left = self.clean(&connection).await?;
         // One of a copy that has ended would count as using its volume.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use wtd_protocol::{Allocation, Check, CheckStatus, PassedOver, State, Worktree};
 
 use super::Service;
+use crate::domain::allocation::is_mistake;
 use crate::listeners;
 use crate::text::{count, shell_word};
 
@@ -215,13 +216,22 @@ impl Service {
     }
 
     fn configurations(&self) -> Vec<Check> {
+        const REMEDY: &str = "correct the file";
         let snapshot = self.0.writer.snapshot();
         let all = snapshot.ledger.allocations().filter(|allocation| allocation.is_live());
+        let told = all.flat_map(|known| known.warnings.iter().map(move |warning| (&known.path, warning)));
         let mut seen = HashSet::new();
-        let warnings = all.flat_map(|allocation| allocation.warnings.clone());
         // Each once, in the order of the file.
-        let warnings = warnings.filter(|warning| seen.insert(warning.clone()));
-        warnings.map(|warning| warn("wtd.toml", warning, "correct the file")).collect()
+        let told = told.filter(|(_, warning)| seen.insert(*warning));
+        let check = |(path, warning): (&std::path::PathBuf, &String)| {
+            if is_mistake(warning) {
+                return warn("wtd.toml", warning.clone(), REMEDY);
+            }
+            // The file can be right, and this worktree not have what it asks for.
+            let (why, remedy) = warning.rsplit_once("; ").unwrap_or((warning, REMEDY));
+            warn("wtd.toml", format!("{}: {why}", path.display()), remedy)
+        };
+        told.map(check).collect()
     }
 
     /// Compose overrides that are not what they should be.

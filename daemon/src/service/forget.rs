@@ -10,6 +10,7 @@ use super::Service;
 use crate::domain::allocation::{Allocation, Ending, Repository};
 use crate::domain::draft::{Draft, Surroundings};
 use crate::domain::ledger::Ledger;
+use crate::git::links::canonical;
 use crate::problem;
 use crate::registry::{Decision, allocation_file, compose_override};
 use crate::wire;
@@ -41,6 +42,9 @@ impl Service {
     /// Forgets what `path` means: a worktree that is missing, alone, or the whole repository that holds the path. Its
     /// allocations become stale and their files are deleted; no volume is touched. With `dry_run`, only says so.
     pub async fn forget(&self, path: PathBuf, dry_run: bool) -> Result<Forgotten, Problem> {
+        // The registry has paths without links and `..`; one that is missing can't be looked up to find that out.
+        let asked = path.clone();
+        let path = tokio::task::spawn_blocking(move || canonical(&asked)).await.unwrap_or(path);
         let common_dir = self.discover(path.clone()).await.ok().map(|found| found.discovered.common_dir);
         let unknown = {
             let path = path.clone();

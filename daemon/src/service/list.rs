@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wtd_protocol::worktree::is_mistake;
 use wtd_protocol::{PathText, PortConflict, Problem, ProblemType, Repository, State, Worktree};
 
 use super::Service;
@@ -155,8 +154,7 @@ fn repository_on_the_wire(
 /// What is wrong in the `wtd.toml` of a repository's worktrees. One that several use is told of once.
 fn mistakes(snapshot: &Snapshot, repository: RepositoryId) -> Vec<String> {
     let live = snapshot.ledger.of_repository(repository).filter(|known| known.is_live());
-    let all: BTreeSet<_> =
-        live.flat_map(|known| &known.warnings).filter(|warning| is_mistake(warning)).collect();
+    let all: BTreeSet<_> = live.flat_map(|known| known.mistakes()).collect();
     all.into_iter().cloned().collect()
 }
 

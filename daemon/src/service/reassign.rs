@@ -7,7 +7,9 @@ use wtd_protocol::gc::EngineHint;
 use wtd_protocol::{Problem, ProblemType, State};
 
 use super::Service;
+use super::resolve::BARRED;
 use crate::domain::allocation::{Allocation, Ending};
+use crate::domain::allocator::Exhausted;
 use crate::domain::draft::{Draft, Record, Surroundings};
 use crate::domain::gc::belongings::left_overs;
 use crate::domain::identity::AllocationId;
@@ -19,7 +21,7 @@ use crate::registry::{Decision, allocation_file};
 /// What a reassignment came to.
 enum Outcome {
     Moved(AllocationId),
-    Exhausted(String),
+    Exhausted(Exhausted),
     Gone,
 }
 
@@ -76,7 +78,7 @@ impl Service {
                     draft.allocate(now.repository, &worktree, now.device, now.finished, None, system)?;
                 let successor = match given {
                     Ok(successor) => successor,
-                    Err(why) => return Ok((None, Outcome::Exhausted(why.to_string()))),
+                    Err(why) => return Ok((None, Outcome::Exhausted(why))),
                 };
                 let successor_seen =
                     crate::domain::reconcile::Sighting { id: successor.id, ..(*sighting).clone() };
@@ -106,7 +108,11 @@ impl Service {
             Outcome::Exhausted(why) => Err(Problem::new(
                 ProblemType::OffsetsExhausted,
                 format!("no other offset is left for {}: {why}", path.display()),
-                "`wtd-client gc` frees those of stale allocations",
+                if why.barred.is_some() {
+                    BARRED
+                } else {
+                    "`wtd-client gc` frees those of stale allocations"
+                },
             )),
             Outcome::Gone => Err(Problem::new(
                 ProblemType::NotInAWorktree,

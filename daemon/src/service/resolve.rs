@@ -9,6 +9,7 @@ use wtd_protocol::{Problem, ProblemType, State};
 use super::Service;
 use crate::domain::allocation::Allocation;
 use crate::domain::identity::FileIdentity;
+use crate::domain::reconcile::Unallocated;
 use crate::git::discover::{DiscoverError, Discovered, discover, discover_settled};
 use crate::git::{files, root};
 use crate::problem;
@@ -55,7 +56,7 @@ impl Service {
         let repository = snapshot.ledger.at_common_dir(&common_dir).map(|repository| repository.id);
         let unallocated = repository.map_or(&[][..], |id| snapshot.unallocated(id));
         if let Some(without) = unallocated.iter().find(|without| without.identity == found.identity) {
-            return Err(exhausted(&snapshot, &without.path));
+            return Err(exhausted(&snapshot, without));
         }
         let elsewhere = snapshot.ledger.of_git_dir(found.identity).filter(|known| known.path != *root);
         let why = match (snapshot.ledger.at_path(root), elsewhere) {
@@ -155,6 +156,10 @@ impl Service {
     }
 }
 
+/// What helps where no allocation keeps a worktree from having an offset.
+pub(super) const BARRED: &str =
+    "change the ports in its wtd.toml, or what bars them: `wtd-client gc` would free none that fits";
+
 /// A git dir that was found, with its incarnation.
 #[derive(Debug)]
 pub(super) struct Found {
@@ -224,7 +229,7 @@ fn no_worktree(path: &Path) -> Problem {
     )
 }
 
-fn exhausted(snapshot: &Snapshot, path: &Path) -> Problem {
+fn exhausted(snapshot: &Snapshot, without: &Unallocated) -> Problem {
     let (active, missing, stale) = (
         snapshot.ledger.count(State::Active),
         snapshot.ledger.count(State::Missing),
@@ -237,13 +242,17 @@ fn exhausted(snapshot: &Snapshot, path: &Path) -> Problem {
     } else {
         format!(", and {held} restored volumes hold offsets (`wtd-client doctor` names them)")
     };
+    let path = without.path.display();
+    let (in_the_way, remedy) = match &without.why.barred {
+        Some(_) => (format!(", and none of them is in the way: {}", without.why), BARRED),
+        None => (String::new(), "`wtd-client gc` frees the stale ones"),
+    };
     Problem::new(
         ProblemType::OffsetsExhausted,
         format!(
-            "no offset is left for {}: there are {total} allocations, {stale} of them stale{held}",
-            path.display()
+            "no offset is left for {path}: there are {total} allocations, {stale} of them stale{held}{in_the_way}"
         ),
-        "`wtd-client gc` frees the stale ones",
+        remedy,
     )
 }
 
