@@ -19,7 +19,7 @@ use crate::domain::restoring::Restoring;
 use crate::engine::{Connection, Engine, Host, News};
 use crate::reconciler::Reconciler;
 use crate::registry::writer::now;
-use crate::registry::{Decision, Writer};
+use crate::registry::{Decision, WriteError, Writer};
 use crate::store::History;
 
 /// The first and the longest pause before an engine is asked again that does not answer while something is stale.
@@ -32,19 +32,19 @@ enum Ear {
     Open(News),
     /// The engine does not answer.
     Deaf,
-    /// There is nothing to be heard: nothing is stale, or there is no engine.
+    /// There is nothing to be heard: nothing waits for what goes, or there is no engine.
     Shut,
 }
 
 impl Ear {
-    /// Begins to listen where it is not listened yet.
-    async fn open(self, engine: &Engine) -> Self {
+    /// Begins to listen where it is not listened yet; gives the connection that was made for that.
+    async fn open(self, engine: &Engine) -> (Self, Option<Connection>) {
         match self {
-            Self::Open(news) if news.are_of(engine) => Self::Open(news),
+            Self::Open(news) if news.are_of(engine) => (Self::Open(news), None),
             _ => match News::of(engine).await {
-                Ok(Some(news)) => Self::Open(news),
-                Ok(None) => Self::Shut,
-                Err(_) => Self::Deaf,
+                Ok(Some((news, connection))) => (Self::Open(news), Some(connection)),
+                Ok(None) => (Self::Shut, None),
+                Err(_) => (Self::Deaf, None),
             },
         }
     }
@@ -86,17 +86,18 @@ impl Releaser {
         Self { writer, reconciler, history, databases }
     }
 
-    /// Releases what can be released whenever something may have become stale, at every sweep, and while something is
-    /// stale also whenever the engine says that something has gone. Events only say that it is time to look. Until the
+    /// Releases what can be released whenever something may have become stale, at every sweep, and while something waits
+    /// for that also whenever the engine says that something has gone. Events only say that it is time to look. Until the
     /// future is dropped.
     pub async fn run(&self, engine: &Engine) {
         let mut ear = Ear::Shut;
         let mut pause = PAUSES.0;
         loop {
             // Before the look, so that what goes after it is heard of.
-            ear = if self.has_stale() { ear.open(engine).await } else { Ear::Shut };
-            self.release(engine, true).await;
-            if !self.has_stale() {
+            let connection;
+            (ear, connection) = if self.is_awaiting() { ear.open(engine).await } else { (Ear::Shut, None) };
+            self.release_by(engine, connection, true).await;
+            if !self.is_awaiting() {
                 (ear, pause) = (Ear::Shut, PAUSES.0);
             }
             tokio::select! {
@@ -108,20 +109,36 @@ impl Releaser {
         }
     }
 
-    fn has_stale(&self) -> bool {
-        self.writer.glance().ledger.count(State::Stale) > 0
+    /// Whether an offset may be free as soon as something goes from the engine.
+    fn is_awaiting(&self) -> bool {
+        let ledger = &self.writer.glance().ledger;
+        ledger.count(State::Stale) > 0 || ledger.restorings().any(|it| it.has_ended && it.offset.is_some())
     }
 
     /// Releases every stale allocation of which nothing is left. `is_own`: the engine is the daemon's own; another one,
     /// that a person named, has a say only on allocations that it was seen with.
     pub async fn release(&self, engine: &Engine, is_own: bool) {
+        self.release_by(engine, None, is_own).await;
+    }
+
+    /// As [`Releaser::release`]; `connection`: one to this engine that has just been made.
+    async fn release_by(&self, engine: &Engine, connection: Option<Connection>, is_own: bool) {
         let snapshot = self.writer.snapshot();
         let stale: Vec<Arc<Allocation>> = snapshot.ledger.in_state(State::Stale).cloned().collect();
         let restored = snapshot.ledger.restorings().filter(|it| it.has_ended).cloned().collect();
         if stale.is_empty() && Vec::is_empty(&restored) {
             return;
         }
-        match self.bare(&stale, restored, engine, is_own).await {
+        let there = match connection {
+            Some(connection) => Ok(Some(connection)),
+            None if engine.is_configured_away() => Ok(None),
+            None => engine.open().await,
+        };
+        let bare = match there {
+            Ok(there) => self.bare(&stale, restored, there, is_own).await,
+            Err(error) => Err(error.to_string()),
+        };
+        match bare {
             Ok(bare) => self.end(bare, "nothing is left of it", false).await,
             // An engine that can't be asked may have anything.
             Err(why) => debug!(why, "stale allocations wait"),
@@ -134,16 +151,11 @@ impl Releaser {
         &self,
         stale: &[Arc<Allocation>],
         restored: Vec<Arc<Restoring>>,
-        engine: &Engine,
+        there: Option<Connection>,
         is_own: bool,
     ) -> Result<Vec<Arc<Allocation>>, String> {
         let ids: Vec<AllocationId> = stale.iter().map(|allocation| allocation.id).collect();
         let looks = self.history.looks(&ids).await.map_err(|error| error.to_string())?;
-        let there = if engine.is_configured_away() {
-            None
-        } else {
-            engine.open().await.map_err(|error| error.to_string())?
-        };
         let Some(connection) = there else {
             // On a machine that has had none for as long as they lived, nothing can be left in one.
             return Ok(stale.iter().filter(|it| is_own && !looks.contains_key(&it.id)).cloned().collect());
@@ -152,7 +164,12 @@ impl Releaser {
         self.note_left_overs(stale, &looks, &view, connection.host()).await?;
         let mut answered = vec![view];
         answered.extend(others(&looks, &restored, &answered).await);
-        self.lose(restored, &answered).await?;
+        let is_gone = |it: &Arc<Restoring>| {
+            let engine = answered.iter().find(|view| view.id == it.engine);
+            engine.is_some_and(|view| !view.volumes.iter().any(|volume| it.made(volume)))
+        };
+        let gone = restored.into_iter().filter(is_gone).collect();
+        self.lose(gone).await.map_err(|error| error.to_string())?;
         let nothing = |allocation: &&Arc<Allocation>| {
             let looks = looks.get(&allocation.id).map_or(&[][..], Vec::as_slice);
             match waits_for(allocation, looks, &answered) {
@@ -167,13 +184,8 @@ impl Releaser {
         Ok(stale.iter().filter(has_a_say).filter(nothing).cloned().collect())
     }
 
-    /// Records which restored volumes their engines don't have any more, so that the offsets that they led to are free.
-    async fn lose(&self, restored: Vec<Arc<Restoring>>, answered: &[EngineView]) -> Result<(), String> {
-        let is_gone = |it: &Arc<Restoring>| {
-            let engine = answered.iter().find(|view| view.id == it.engine);
-            engine.is_some_and(|view| !view.volumes.iter().any(|volume| it.made(volume)))
-        };
-        let gone: Vec<Arc<Restoring>> = restored.into_iter().filter(is_gone).collect();
+    /// Records that these restored volumes are gone, so that the offsets that they led to are free.
+    pub async fn lose(&self, gone: Vec<Arc<Restoring>>) -> Result<(), WriteError> {
         if gone.is_empty() {
             return Ok(());
         }
@@ -184,7 +196,7 @@ impl Releaser {
             }
             Ok((Some(Decision { ledger: draft.ledger, records: draft.records, seen: None }), ()))
         });
-        step.await.map_err(|error| error.to_string())?;
+        step.await?;
         self.reconciler.mark_in_want();
         Ok(())
     }

@@ -229,11 +229,11 @@ pub struct GcStack {
     pub token: String,
 }
 
-/// The offset of a worktree that is gone.
+/// The offset of a worktree that is gone, or the one that a restored volume holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct GcOffset {
-    /// The worktree's path.
+    /// The worktree's path, or `volume` and the restored volume's name.
     pub path: String,
     /// The offset.
     pub offset: u16,
@@ -243,9 +243,9 @@ pub struct GcOffset {
     pub reason: String,
     /// Whether it is free again.
     pub done: bool,
-    /// The allocation's UUID.
+    /// The allocation's UUID, or the restoring's.
     pub allocation: String,
-    /// Stands for this allocation in [`GcRequest::only`].
+    /// Stands for this offset in [`GcRequest::only`].
     pub token: String,
 }
 

@@ -57,6 +57,38 @@ fn a_volume_that_was_there_before_the_worktree_is_kept() {
 }
 
 #[test]
+fn a_volume_that_a_compose_file_names_by_the_worktrees_variables_is_the_worktrees() {
+    let Some(engine) = engine::shared() else { return };
+    let sandbox = sandbox(&engine.host());
+    let (scene, daemon) = Scene::with_daemon(&sandbox, engine);
+    let (path, offset) = scene.add(&daemon, "one");
+    let project = scene.project(offset);
+    // As `cache-${COMPOSE_PROJECT_NAME}`, `${PORT_OFFSET}` and `${DB_HOST_PORT}` give them; and one with a fixed name.
+    let own = [
+        format!("cache-{project}"),
+        format!("{}-cache-{offset}", scene.stem),
+        format!("{}.pg.{}", scene.stem, 5432 + offset),
+    ];
+    let fixed = format!("{}-cache-1{offset}", scene.stem);
+    for name in own.iter().chain([&fixed]) {
+        engine.compose_volume(&project, "cache", name);
+    }
+    scene.repo.remove(&path);
+    daemon.await_state(&path, "stale");
+    // A new worktree at this offset would open them.
+    sandbox.client(["gc", "--dry-run"]).ok();
+    assert!(!is_free(&sandbox, &path));
+    let mut dropped: Vec<_> = scene.gc(&["-y"]).into_iter().map(|line| (line.name, line.done)).collect();
+    dropped.sort();
+    let mut expected = own.map(|name| (name, true));
+    expected.sort();
+    assert_eq!(dropped, expected);
+    assert!(is_free(&sandbox, &path));
+    assert!(engine.inspect(&fixed).is_some(), "every other worktree opens it too");
+    engine.remove_volume(&fixed);
+}
+
+#[test]
 fn another_projects_volume_and_odd_ones_are_kept() {
     let Some(engine) = engine::shared() else { return };
     let sandbox = sandbox(&engine.host());

@@ -164,6 +164,44 @@ fn a_new_worktree_never_opens_a_volume_that_was_restored() {
 }
 
 #[test]
+fn an_offset_is_free_as_soon_as_the_volume_goes_that_was_restored() {
+    let Some(engine) = engine::shared() else { return };
+    let proxy = EngineProxy::start(engine.socket());
+    // What is released here is not released by a sweep.
+    let config = format!("engine = \"{}\"\nprobe = false\nresync = \"1h\"\n", proxy.host());
+    let sandbox = Sandbox::with_config(&config);
+    let (stage, daemon) = Stage::new(&sandbox, engine);
+    until("the engine is left alone", || proxy.open(), |open| *open == 0);
+    stage.restores();
+    until("the engine is followed", || proxy.open(), |open| *open == 1);
+    engine.remove_volume(&stage.volume);
+    until("the engine is left alone", || proxy.open(), |open| *open == 0);
+    let repo = Repo::at(&sandbox, &stage.repository);
+    assert_eq!(daemon.put(&repo.add("next"))["offset"], 10_000);
+}
+
+#[test]
+fn gc_no_engine_frees_the_offset_that_a_restored_volume_holds() {
+    let Some(engine) = engine::shared() else { return };
+    let sandbox = sandbox(&engine.host());
+    let (stage, daemon) = Stage::new(&sandbox, engine);
+    stage.restores();
+    daemon.terminate();
+    sandbox.configure("engine = \"unix:///nowhere/docker.sock\"\nprobe = false\n");
+    let daemon = sandbox.daemon();
+    let repo = Repo::at(&sandbox, &stage.repository);
+    assert_eq!(daemon.put(&repo.add("next"))["offset"], 20_000);
+    let line = format!("volume {}: offset 10000 will be free: no engine is asked", stage.volume);
+    let shown = sandbox.client(["gc", "--dry-run", "--no-engine"]).ok();
+    assert!(shown.contains(&line), "{shown}");
+    let done = sandbox.client(["gc", "-y", "--no-engine"]).ok();
+    assert!(done.contains("Free again: offset 10000."), "{done}");
+    assert_eq!(daemon.put(&repo.add("third"))["offset"], 10_000);
+    assert!(engine.inspect(&stage.volume).is_some(), "its word is about the offset, not about data");
+    engine.remove_volume(&stage.volume);
+}
+
+#[test]
 fn a_backup_goes_to_the_worktree_that_it_is_of_or_where_a_person_says() {
     let Some(engine) = engine::shared() else { return };
     let sandbox = sandbox(&engine.host());

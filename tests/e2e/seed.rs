@@ -1,10 +1,12 @@
 //! `seed` on a real engine: a worktree begins with a copy of another's data, or with nothing at all.
 
+mod pauses;
+
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -386,34 +388,6 @@ fn a_person_who_goes_away_while_a_volume_is_looked_into_is_in_nobodys_way() {
     assert!(proxy.disarm());
     shop.seed(&path, &[]).quiet();
     assert_eq!(shop.helpers(), []);
-}
-
-/// By then a daemon has cleared away that would not wait.
-#[expect(clippy::disallowed_methods, reason = "that nothing happens sends no event")]
-fn let_a_second_pass() {
-    std::thread::sleep(Duration::from_secs(1));
-}
-
-#[test]
-fn what_is_being_paused_when_a_copy_is_given_up_goes_on() {
-    let Some(services) = services() else { return };
-    if !require::program("psql") {
-        return;
-    }
-    let proxy = EngineProxy::start(services.socket());
-    let sandbox = Sandbox::with_config(&format!("engine = \"{}\"\n", proxy.host()));
-    let daemon = services.daemon(&sandbox);
-    let shop = Shop::new(&services, &sandbox, &daemon, NO_REPLICATION, "");
-    let (path, _) = shop.add(&daemon, "search");
-    proxy.arm_at(Fault::Hold, "/pause", 0, 0);
-    let mut client = shop.seed_command(&path, &[]);
-    let mut client = client.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    proxy.await_held();
-    client.kill().unwrap();
-    client.wait().unwrap();
-    let_a_second_pass();
-    proxy.let_pass();
-    shop.awaits_nothing_half_made();
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! Containers that do something for a copy: run from an image that a container of the project runs from, so that nothing
-//! is pulled, and removed with it. Also the few things that are asked of the project's own containers.
+//! is pulled, and removed with it. Also what is looked at in the project's own containers.
 
 use std::collections::HashMap;
 use std::io;
@@ -143,32 +143,6 @@ impl Connection {
         }
         // Its images.
         self.let_go_of_left_overs(owner).await
-    }
-
-    /// Halts every process of a container where it is.
-    pub async fn pause(&self, id: &ContainerId) -> Result<(), EngineError> {
-        bounded(&self.host, self.docker.pause_container(id.as_str())).await
-    }
-
-    /// Has a container go on; one that is gone or was not halted does already.
-    pub async fn resume(&self, id: &ContainerId) -> Result<(), EngineError> {
-        match bounded(&self.host, self.docker.unpause_container(id.as_str())).await {
-            Err(error) if !matches!(status(&error), Some(404 | 409 | 500)) => Err(error),
-            Err(error) => match self.is_paused(id).await {
-                Ok(false) => Ok(()),
-                Ok(true) | Err(_) => Err(error),
-            },
-            Ok(()) => Ok(()),
-        }
-    }
-
-    async fn is_paused(&self, id: &ContainerId) -> Result<bool, EngineError> {
-        let details = self.docker.inspect_container(id.as_str(), None::<InspectContainerOptions>);
-        match bounded(&self.host, details).await {
-            Ok(details) => Ok(details.state.and_then(|state| state.paused).unwrap_or(false)),
-            Err(error) if status(&error) == Some(404) => Ok(false),
-            Err(error) => Err(error),
-        }
     }
 
     /// Who owns a small file in a container; none where it isn't there.

@@ -1,13 +1,14 @@
 //! The container engine: where it is, what it has, and the few things that wtd asks it to do.
 //!
 //! [`place`] finds it, [`connection`] speaks to it, [`archive`] reads and writes what volumes hold, and [`helper`]
-//! runs what copies them; [`usage`] tells who has used one, [`news`] what has gone. Every wait has an end, and a question without an answer is an error,
-//! never an empty answer.
+//! runs what copies them, for which [`pausing`] halts others; [`usage`] tells who has used one, [`news`] what has gone.
+//! Every wait has an end, and a question without an answer is an error, never an empty answer.
 
 mod archive;
 mod connection;
 mod helper;
 mod news;
+mod pausing;
 mod place;
 mod sizes;
 mod usage;
@@ -26,6 +27,7 @@ pub use archive::{HELPER_LABEL, Held};
 pub use connection::{Connection, ContainerId, Removed};
 pub use helper::{Helper, Output, Owner, root_owner_in};
 pub use news::News;
+pub use pausing::Resumed;
 use place::Place;
 pub use place::{Environment, Host};
 pub use usage::{Since, Usage};

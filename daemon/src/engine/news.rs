@@ -29,11 +29,12 @@ impl std::fmt::Debug for News {
 }
 
 impl News {
-    /// News of the engine from now on, whenever that is first asked for; none where there is no engine.
-    pub async fn of(engine: &Engine) -> Result<Option<Self>, EngineError> {
+    /// News of the engine from now on, whenever that is first asked for, and the connection to it; none where there is no
+    /// engine.
+    pub async fn of(engine: &Engine) -> Result<Option<(Self, Connection)>, EngineError> {
         let address = engine.to_string();
         let connection = if engine.is_configured_away() { None } else { engine.open().await? };
-        Ok(connection.map(|connection| Self { address, events: connection.removals() }))
+        Ok(connection.map(|connection| (Self { address, events: connection.clone().removals() }, connection)))
     }
 
     /// Whether the engine is still looked for where these come from.

@@ -141,7 +141,8 @@ impl Gc {
             )
         })?;
         let (writer, owner) = (self.writer().clone(), self.restorer());
-        let turn = restore::Turn { writer, owner, end: self.0.end.subscribe(), _lock: lock };
+        let reconciler = self.0.releaser.reconciler.clone();
+        let turn = restore::Turn { writer, reconciler, owner, end: self.0.end.subscribe(), _lock: lock };
         let volume = request.volume.clone();
         // By itself: a caller who goes away must not keep what an earlier process left from being cleared away whole.
         let prepared = tokio::spawn(async move {

@@ -15,7 +15,6 @@ use wtd_protocol::State;
 
 use crate::domain::allocation::Allocation;
 use crate::domain::draft::Record;
-use crate::domain::gc::belongings::compose_prefix;
 use crate::domain::gc::made_after::{is_there, names_to_look_for};
 use crate::domain::gc::{EngineId, Look};
 use crate::domain::identity::AllocationId;
@@ -153,10 +152,9 @@ impl Known {
         let looks: Vec<(Arc<Allocation>, Arc<Look>)> = wanting
             .into_iter()
             .map(|allocation| {
-                let prefix = compose_prefix(&allocation);
                 let names: BTreeMap<String, bool> = names_to_look_for(&allocation)
                     .into_iter()
-                    .map(|name| (name.clone(), is_there(&name, &volumes, prefix.as_deref())))
+                    .map(|name| (name.clone(), is_there(&allocation, &name, &volumes)))
                     .collect();
                 let (engine, host) = (connection.id().clone(), connection.host().to_string());
                 (allocation, Arc::new(Look { engine, host, at, names }))

@@ -9,7 +9,11 @@ use crate::domain::allocation::Allocation;
 use crate::domain::gc::objects::ObjectItem;
 use crate::domain::gc::plan::{Action, Item, Keep, Stack};
 use crate::domain::gc::{Container, EngineId, EngineView, Volume};
+use crate::domain::restoring::Restoring;
 use crate::wire::time;
+
+/// Why an offset is freed on a person's word.
+const UNASKED: &str = "no engine is asked whether data of it is left";
 
 /// What a survey found, and what would become of it.
 pub(super) fn of(survey: &Survey) -> GcReport {
@@ -28,6 +32,7 @@ pub(super) fn of(survey: &Survey) -> GcReport {
             .offsets
             .iter()
             .map(|(allocation, kept)| offset(allocation, kept.as_deref(), survey.asks_no_engine))
+            .chain(survey.held.iter().filter_map(|it| held(it)))
             .collect(),
         failure: None,
     }
@@ -113,9 +118,7 @@ pub(super) fn stack(stack: &Stack, engine: &EngineId) -> GcStack {
 pub(super) fn offset(allocation: &Allocation, kept: Option<&str>, asks_no_engine: bool) -> GcOffset {
     let (action, reason) = match kept {
         Some(why) => (GcAction::Keep, why.to_owned()),
-        None if asks_no_engine => {
-            (GcAction::Drop, "no engine is asked whether data of it is left".to_owned())
-        }
+        None if asks_no_engine => (GcAction::Drop, UNASKED.to_owned()),
         None => (GcAction::Drop, "nothing of it is left then".to_owned()),
     };
     GcOffset {
@@ -127,6 +130,20 @@ pub(super) fn offset(allocation: &Allocation, kept: Option<&str>, asks_no_engine
         allocation: allocation.id.to_string(),
         token: token(allocation, &["offset", allocation.state.as_str()]),
     }
+}
+
+/// The offset that a restored volume holds, as one that is to be free; none where it holds none.
+fn held(restored: &Restoring) -> Option<GcOffset> {
+    Some(GcOffset {
+        path: format!("volume {}", restored.volume),
+        offset: restored.offset?.0,
+        action: GcAction::Drop,
+        reason: UNASKED.to_owned(),
+        done: false,
+        allocation: restored.id.clone(),
+        // Each restoring has an id of its own.
+        token: format!("held {}", restored.id),
+    })
 }
 
 /// Why something of an allocation may be dropped.

@@ -25,6 +25,7 @@ use crate::domain::gc::belongings::COMPOSE_PROJECT_LABEL;
 use crate::domain::names::VolumeName;
 use crate::domain::restoring::{RESTORE_LABEL, Restoring, offset_of};
 use crate::engine::{Connection, EngineError, Held, Since, Usage, root_owner_in};
+use crate::reconciler::Reconciler;
 use crate::registry::{Decision, WriteError, Writer};
 use crate::{problem, retry};
 
@@ -58,6 +59,8 @@ pub struct Restore {
 pub(super) struct Turn {
     /// The registry's writer.
     pub(super) writer: Writer,
+    /// The reconciler: as long as the volume is there, its engine is listened to.
+    pub(super) reconciler: Reconciler,
     /// Stands on an engine for what restoring makes there for this registry.
     pub(super) owner: String,
     /// Whether the daemon is about to end.
@@ -164,6 +167,13 @@ impl Restore {
 
     /// Makes the volume and fills it. What can't be filled is removed again.
     pub async fn run(self) -> Result<Restored, Problem> {
+        let reconciler = self.turn.reconciler.clone();
+        let restored = self.run_to_end().await;
+        reconciler.notice_stale();
+        restored
+    }
+
+    async fn run_to_end(self) -> Result<Restored, Problem> {
         self.intend().await?;
         let mut end = self.turn.end.clone();
         let filled = async {

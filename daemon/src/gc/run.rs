@@ -98,7 +98,8 @@ impl<'a> Run<'a> {
         }
         let snapshot = self.gc.writer().snapshot();
         for offset in &mut report.offsets {
-            let held = snapshot.ledger.allocations().any(|it| it.id.to_string() == offset.allocation);
+            let held = snapshot.ledger.allocations().any(|it| it.id.to_string() == offset.allocation)
+                || snapshot.ledger.restoring(&offset.allocation).is_some();
             offset.done = !held;
             if held && offset.action == GcAction::Drop {
                 "something of it is left".clone_into(&mut offset.reason);
@@ -204,7 +205,8 @@ impl<'a> Run<'a> {
             .collect();
         let reason = "released by a person (gc --no-engine)";
         self.gc.0.releaser.end(stale, reason, true).await;
-        Ok(())
+        let held = self.survey.held.iter().filter(|it| chosen.contains(it.id.as_str())).cloned();
+        Ok(self.gc.0.releaser.lose(held.collect()).await?)
     }
 
     /// What git says of a worktree.

@@ -16,6 +16,7 @@ use crate::domain::gc::proof::Proof;
 use crate::domain::gc::{EngineId, EngineView, Looks};
 use crate::domain::identity::AllocationId;
 use crate::domain::ledger::Ledger;
+use crate::domain::restoring::Restoring;
 use crate::engine::{Connection, Engine, EngineError, HELPER_LABEL};
 use crate::reconciler::watched_common_dirs;
 use crate::registry::Snapshot;
@@ -41,6 +42,8 @@ pub struct Survey {
     pub(super) objects: Vec<ObjectItem>,
     /// What becomes of the offsets of the allocations that are concerned: why one stays taken, or none.
     pub(super) offsets: Vec<(Arc<Allocation>, Option<String>)>,
+    /// The restored volumes whose offsets a person frees: where no engine is asked, nothing else can.
+    pub(super) held: Vec<Arc<Restoring>>,
     pub(super) asks_no_engine: bool,
 }
 
@@ -79,6 +82,8 @@ impl Gc {
                 (view, sizes)
             }
         };
+        let held = snapshot.ledger.restorings();
+        let held = held.filter(|it| wish.asks_no_engine && it.offset.is_some()).cloned().collect();
         let mut survey = Survey {
             snapshot,
             connection,
@@ -90,6 +95,7 @@ impl Gc {
             plan: Plan::default(),
             objects: Vec::new(),
             offsets: Vec::new(),
+            held,
             asks_no_engine: wish.asks_no_engine,
         };
         survey.decide(wish.options, &answers);

@@ -3,9 +3,11 @@
 //! [`run`] carries out what `domain::seed` plans. Before anything is made the registry has the intent, and the volume a
 //! label with its id; what has no end in the registry is half filled, and goes when it is found ([`Seeds::clean`]),
 //! unless something else may have used it by then.
+//! What was paused goes on, however late the engine paused it ([`pauses`]).
 //! [`automatic`] does it for a worktree whose configuration asks for it.
 
 mod automatic;
+mod pauses;
 mod run;
 
 use std::collections::{HashMap, HashSet};
@@ -13,15 +15,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, watch};
+use tokio::sync::{Mutex, Notify, OwnedMutexGuard, mpsc, watch};
 use tracing::{info, warn};
 use wtd_protocol::seed::SeedEvent;
 use wtd_protocol::{Problem, ProblemType, State};
 
+use self::pauses::{Cleared, Pauses};
 use crate::domain::allocation::Allocation;
 use crate::domain::draft::Record;
 use crate::domain::seed::{Copy, Question, Refusal, SEED_LABEL, Seeding, pairs, plan};
-use crate::engine::{Connection, ContainerId, Engine, EngineError, Since, open_all};
+use crate::engine::{Connection, ContainerId, Engine, EngineError, Resumed, Since, open_all};
 use crate::registry::{Decision, WriteError, Writer};
 use crate::store::History;
 use crate::{problem, retry};
@@ -44,6 +47,9 @@ struct Parts {
     running: Arc<Mutex<()>>,
     /// Whether the daemon is about to end.
     end: watch::Sender<bool>,
+    pauses: Pauses,
+    /// Told when a copy could not be cleared away at once.
+    unended: Notify,
     /// Stands for the copies of this registry on an engine that others use too.
     owner: String,
 }
@@ -74,6 +80,9 @@ enum UndoError {
     /// The engine failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// A container that is to go on is not paused, and may be yet.
+    #[error("the engine has not said yet what became of pausing container {id:.12}", id = .0.as_str())]
+    Unsettled(ContainerId),
     /// That it is done could not be recorded.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -85,7 +94,8 @@ impl Seeds {
         // gc's own helpers go by another name: each clears away what it finds of its own.
         let owner = format!("{}seed", crate::gc::owner_of(registry));
         let (end, _) = watch::channel(false);
-        Self(Arc::new(Parts { writer, history, engine, running: Arc::default(), end, owner }))
+        let (running, pauses, unended) = (Arc::default(), Pauses::default(), Notify::new());
+        Self(Arc::new(Parts { writer, history, engine, running, end, pauses, unended, owner }))
     }
 
     /// Begins to copy, and goes on as long as somebody hears of the events. One copy at a time.
@@ -120,10 +130,16 @@ impl Seeds {
         // One of a copy that has ended would count as using its volume.
         connection.remove_helpers(&self.0.owner).await.map_err(|error| problem::no_engine(&error))?;
         let copies = self.plan(&wish, &connection).await?;
-        if let Some((_, why)) =
-            left.iter().find(|(left, _)| copies.iter().any(|copy| copy.volume == left.volume))
-        {
-            return Err(refused(why.clone(), "run `docker compose down` in the worktree, and seed it again"));
+        for copy in &copies {
+            if let Some((_, why)) = left.iter().find(|(left, _)| is_in_the_way(left, copy)) {
+                let remedy = match why {
+                    UndoError::Unsettled(_) => "wait until it has, ten minutes at most, and seed again",
+                    UndoError::Engine(_) | UndoError::Write(_) => {
+                        "run `docker compose down` in the worktree, and seed it again"
+                    }
+                };
+                return Err(refused(why.to_string(), remedy));
+            }
         }
         let (events, heard) = mpsc::channel(16);
         let run = run::Run::new(self.clone(), wish, connection, events);
@@ -197,7 +213,7 @@ impl Seeds {
 
     /// Clears away what copies left that did not live to end, as far as it is on this engine; gives those that could not
     /// be, each with the reason.
-    async fn clean(&self, connection: &Connection) -> Result<Vec<(Seeding, String)>, Problem> {
+    async fn clean(&self, connection: &Connection) -> Result<Vec<(Seeding, UndoError)>, Problem> {
         let unended = self.0.history.unended_seedings().await.map_err(|error| {
             Problem::new(ProblemType::RegistryUnavailable, error.to_string(), "see `wtd-client doctor`")
         })?;
@@ -207,8 +223,8 @@ impl Seeds {
                 Ok(None) => info!(volume = %seeding.volume, "half-filled volume removed"),
                 Ok(Some(why)) => warn!(volume = %seeding.volume, why, "half-filled volume left as it is"),
                 Err(why) => {
-                    warn!(volume = %seeding.volume, why = %why, "half-filled volume left");
-                    left.push((seeding, why.to_string()));
+                    warn!(volume = %seeding.volume, why = %why, "a copy can't be cleared away yet");
+                    left.push((seeding, why));
                 }
             }
         }
@@ -224,9 +240,53 @@ impl Seeds {
         outcome: &str,
         since: Since,
     ) -> Result<Option<String>, UndoError> {
+        // What is paused is somebody's work: it goes on, whatever becomes of the rest.
+        let resumed = self.resume(connection, seeding).await;
+        let cleared = match self.0.pauses.cleared(&seeding.id) {
+            Some(cleared) => cleared,
+            None => self.clear(connection, seeding, since).await?,
+        };
+        resumed?;
+        let (outcome, kept) = match cleared {
+            Cleared::Left(why) => (format!("{outcome}; it is left as it is: {why}"), Some(why)),
+            Cleared::Away => (format!("{outcome}; what was there of it is removed"), None),
+        };
+        self.conclude(&seeding.id, &outcome).await?;
+        Ok(kept)
+    }
+
+    /// Has what was paused for a copy go on; fails where something does not, or may be paused yet.
+    async fn resume(&self, connection: &Connection, seeding: &Seeding) -> Result<(), UndoError> {
+        let pauses = &self.0.pauses;
+        let mut outcome = Ok(());
         for id in seeding.paused.iter().filter_map(|id| ContainerId::new(id)) {
-            connection.resume(&id).await?;
+            if !pauses.concerns(&seeding.id, &id) {
+                continue;
+            }
+            match connection.resume(&id).await {
+                Ok(Resumed::Now) => {
+                    info!(container = id.as_str(), "a container that a copy had paused goes on");
+                    pauses.resumed(&seeding.id, &id);
+                }
+                // What is gone is not paused any more, and will not be.
+                Ok(Resumed::Gone) => continue,
+                Ok(Resumed::Before) => {}
+                Err(error) => outcome = Err(error.into()),
+            }
+            if outcome.is_ok() && pauses.is_open(&seeding.id, &id) {
+                outcome = Err(UndoError::Unsettled(id));
+            }
         }
+        outcome
+    }
+
+    /// Removes what a copy has made, unless a person's data may be in it.
+    async fn clear(
+        &self,
+        connection: &Connection,
+        seeding: &Seeding,
+        since: Since,
+    ) -> Result<Cleared, UndoError> {
         connection.remove_helpers(&self.0.owner).await?;
         let volume = connection.volume(&seeding.volume).await?;
         let is_ours = volume.is_some_and(|volume| volume.labels.get(SEED_LABEL) == Some(&seeding.id));
@@ -235,17 +295,23 @@ impl Seeds {
         } else {
             None
         };
-        let outcome = match &kept {
-            Some(why) => format!("{outcome}; it is left as it is: {why}"),
-            None => format!("{outcome}; what was there of it is removed"),
-        };
-        self.conclude(&seeding.id, &outcome).await?;
-        Ok(kept)
+        let cleared = kept.map_or(Cleared::Away, Cleared::Left);
+        self.0.pauses.clear(&seeding.id, cleared.clone());
+        Ok(cleared)
+    }
+
+    /// Clears away what could not be when its copy was given up.
+    async fn look_again(&self, connection: &Connection) {
+        let _lock = self.0.running.lock().await;
+        // What fails is told of, and tried again.
+        drop(self.clean(connection).await);
     }
 
     /// Records how a copy has ended.
     async fn conclude(&self, id: &str, outcome: &str) -> Result<(), WriteError> {
-        retry::record(|| self.close(id, outcome)).await
+        retry::record(|| self.close(id, outcome)).await?;
+        self.0.pauses.end(id);
+        Ok(())
     }
 
     async fn close(&self, id: &str, outcome: &str) -> Result<(), WriteError> {
@@ -286,28 +352,41 @@ impl Seeds {
         tokio::join!(self.recover(resyncs), self.follow());
     }
 
-    /// Clears away what an earlier process was interrupted at, as soon as the engine answers.
+    /// Clears away what an earlier process was interrupted at and what this one could not clear away, as soon as the engine
+    /// answers.
     async fn recover(&self, resyncs: &watch::Receiver<Duration>) {
-        retry::until_done(resyncs, || async {
-            match self.0.history.unended_seedings().await {
-                Ok(unended) if unended.is_empty() => true,
-                Ok(unended) => {
-                    let hosts: HashSet<String> = unended.into_iter().map(|seeding| seeding.host).collect();
-                    let _lock = self.0.running.lock().await;
-                    for connection in open_all(hosts).await {
-                        // What fails is told of, and tried again.
-                        drop(self.clean(&connection).await);
-                    }
-                    self.0.history.unended_seedings().await.is_ok_and(|unended| unended.is_empty())
-                }
-                Err(error) => {
-                    warn!(why = %error, "interrupted copies can't be read");
-                    false
-                }
-            }
-        })
-        .await;
+        loop {
+            retry::until_done(resyncs, || self.is_all_cleared()).await;
+            self.0.unended.notified().await;
+        }
     }
+
+    /// Clears away what has not ended; true when nothing of that is left.
+    async fn is_all_cleared(&self) -> bool {
+        // A copy that is under way has not ended either, and is none of ours.
+        let _lock = self.0.running.lock().await;
+        match self.0.history.unended_seedings().await {
+            Ok(unended) if unended.is_empty() => true,
+            Ok(unended) => {
+                let hosts: HashSet<String> = unended.into_iter().map(|seeding| seeding.host).collect();
+                for connection in open_all(hosts).await {
+                    // What fails is told of, and tried again.
+                    drop(self.clean(&connection).await);
+                }
+                self.0.history.unended_seedings().await.is_ok_and(|unended| unended.is_empty())
+            }
+            Err(error) => {
+                warn!(why = %error, "interrupted copies can't be read");
+                false
+            }
+        }
+    }
+}
+
+/// Whether what is left of an earlier copy is in this one's way.
+fn is_in_the_way(left: &Seeding, copy: &Copy) -> bool {
+    let is_paused = |(id, _): &(String, String)| left.paused.contains(id);
+    left.volume == copy.volume || copy.users().iter().any(is_paused)
 }
 
 fn refused(detail: impl Into<String>, remedy: &str) -> Problem {

@@ -8,6 +8,7 @@ mod rename;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc};
@@ -17,7 +18,8 @@ use wtd_protocol::seed::{SeedEvent, SeedMethod, SeedReport, Seeded};
 use wtd_protocol::{PathText, Problem};
 
 use self::base_backup::Backup;
-use super::{DONE, Seeds, Wish, refused};
+use super::pauses::Cleared;
+use super::{DONE, Seeds, UndoError, Wish, refused};
 use crate::domain::draft::Record;
 use crate::domain::gc::belongings::ALLOCATION_LABEL;
 use crate::domain::seed::{Copy, Method, SEED_LABEL, Seeding};
@@ -28,6 +30,9 @@ use crate::problem;
 /// How long copying a volume may take, and each program that is run for it.
 const COPYING: Duration = Duration::from_hours(6);
 
+/// How long a copy that is given up waits for the engine's answer to a pause; that comes after it is looked at again.
+const LAST_WAIT: Duration = Duration::from_secs(5);
+
 /// A run.
 #[derive(Debug)]
 pub(super) struct Run {
@@ -35,8 +40,10 @@ pub(super) struct Run {
     wish: Wish,
     connection: Connection,
     events: mpsc::Sender<SeedEvent>,
-    /// Held while containers are being paused, which goes on when the copy is given up meanwhile.
+    /// Held until the engine has said what became of pausing containers, be the copy given up meanwhile or not.
     pausing: Arc<Mutex<()>>,
+    /// Whether the copy is given up, so that nothing more is paused for it.
+    is_given_up: Arc<AtomicBool>,
 }
 
 impl Run {
@@ -46,7 +53,7 @@ impl Run {
         connection: Connection,
         events: mpsc::Sender<SeedEvent>,
     ) -> Self {
-        Self { seeds, wish, connection, events, pausing: Arc::default() }
+        Self { seeds, wish, connection, events, pausing: Arc::default(), is_given_up: Arc::default() }
     }
 
     /// Does it all, and tells of it.
@@ -95,6 +102,7 @@ impl Run {
         if !self.seeds.record(Record::Seeding(Arc::new(seeding.clone())), Some(&self.wish.target)).await? {
             return Err(refused("the worktree is gone", "see `wtd-client list --all`").into());
         }
+        self.seeds.0.pauses.begin(&seeding.id);
         let made = tokio::select! {
             made = self.make(copy, &seeding) => made,
             () = self.events.closed() => Err(Stop::Unheard),
@@ -107,7 +115,7 @@ impl Run {
                 Ok(seeded)
             }
             Err(stop) => {
-                seeding.paused = paused_by(copy).iter().map(|(id, _)| id.clone()).collect();
+                seeding.paused = copy.users().iter().map(|(id, _)| id.clone()).collect();
                 Err(self.give_up(&seeding, stop).await)
             }
         }
@@ -115,8 +123,9 @@ impl Run {
 
     /// Clears away what there is of a copy, and tells where that leaves something.
     async fn give_up(&self, seeding: &Seeding, stop: Stop) -> Stop {
+        self.is_given_up.store(true, Ordering::SeqCst);
         // What is still being paused would be so after it was told to go on.
-        drop(self.pausing.lock().await);
+        drop(tokio::time::timeout(LAST_WAIT, self.pausing.lock()).await);
         let outcome = match &stop {
             Stop::Unheard => "ended when nobody listened any more".to_owned(),
             Stop::Failed(problem) => format!("failed: {}", problem.detail),
@@ -128,10 +137,14 @@ impl Run {
                 warn!(%volume, why, "half-filled volume left as it is");
                 format!("half filled, and left as it is, since {why}; `docker volume rm {volume}` removes it")
             }
-            // It is recorded, and looked at again with the next copy or the next start.
+            // It is recorded, and looked at again soon.
             Err(why) => {
-                warn!(%volume, why = %why, "half-filled volume left");
-                format!("half filled, and can't be removed yet: {why}")
+                self.seeds.0.unended.notify_one();
+                warn!(%volume, why = %why, "a copy can't be cleared away yet");
+                match (&why, self.seeds.0.pauses.cleared(&seeding.id)) {
+                    (UndoError::Unsettled(_), Some(Cleared::Away)) => format!("removed, but {why}"),
+                    _ => format!("half filled, and can't be removed yet: {why}"),
+                }
             }
         };
         match stop {
@@ -202,14 +215,6 @@ impl Run {
             None => Ok(()),
             Some(user) => Err(in_use(copy, &format!("{} began to use it meanwhile", user.name))),
         }
-    }
-}
-
-/// The containers that may be paused for a copy.
-fn paused_by(copy: &Copy) -> &[(String, String)] {
-    match &copy.method {
-        Method::Files(users) => users,
-        Method::BaseBackup(backup) => &backup.users,
     }
 }
 

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::until;
+use super::wait::reaches;
 
 /// What goes wrong with the chosen request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,7 +194,8 @@ impl State {
         if fault == Some(Fault::Hold) {
             self.held.store(true, Ordering::SeqCst);
             let is_held = || self.held.load(Ordering::SeqCst) && !self.stopped.load(Ordering::SeqCst);
-            until("it is let pass", is_held, |is_held| !is_held);
+            // As long as the test goes on.
+            while reaches(is_held, |is_held| !is_held).is_err() {}
         }
         match fault {
             Some(Fault::CutBefore | Fault::DownBefore) => return,

@@ -26,19 +26,49 @@ pub fn is_labelled(allocation: &Allocation, volume: &Volume) -> bool {
 }
 
 /// Whether a volume would be opened by a worktree with the allocation's offset and names: it has its label, a recorded
-/// name, or the name that Compose gives the volumes of its project. A volume to which the project's Compose file gives
-/// a name of its own is not the worktree's, as every other worktree opens it too.
+/// name, or Compose made it for the allocation's project under a name that only that project has.
 pub fn is_volume_of(allocation: &Allocation, volume: &Volume) -> bool {
     is_labelled(allocation, volume)
         || allocation.own_volumes().any(|name| name.as_str() == volume.name)
         || is_of_project(allocation, volume)
 }
 
+/// Whether Compose says that it made the volume for the allocation's project.
+pub fn has_project(allocation: &Allocation, volume: &Volume) -> bool {
+    let project = allocation.compose_project.as_ref();
+    project.is_some_and(|ours| {
+        volume.labels.get(COMPOSE_PROJECT_LABEL).is_some_and(|name| name == ours.as_str())
+    })
+}
+
+/// A volume to which the project's Compose file gives a fixed name is not the worktree's, as every other worktree opens it
+/// too. One whose name has a variable of wtd's in it is.
 fn is_of_project(allocation: &Allocation, volume: &Volume) -> bool {
-    let Some(project) = &allocation.compose_project else { return false };
-    let label = |name| volume.labels.get(name).map(String::as_str);
-    label(COMPOSE_PROJECT_LABEL) == Some(project.as_str())
-        && label(COMPOSE_VOLUME_LABEL).is_some_and(|short| volume.name == format!("{project}_{short}"))
+    let (Some(project), true) = (&allocation.compose_project, has_project(allocation, volume)) else {
+        return false;
+    };
+    let short = volume.labels.get(COMPOSE_VOLUME_LABEL);
+    short.is_some_and(|short| {
+        volume.name == format!("{project}_{short}") || is_named_by_variable(allocation, &volume.name)
+    })
+}
+
+/// Whether a name has a word in it that `${COMPOSE_PROJECT_NAME}`, `${PORT_OFFSET}` or the variable of a port gives it in
+/// this worktree and in no other.
+fn is_named_by_variable(allocation: &Allocation, name: &str) -> bool {
+    let project = allocation.compose_project.iter().map(ToString::to_string);
+    let moved = allocation.ports.values().filter(|port| !port.shared).map(|port| port.port);
+    // At offset 0 these are what a Compose file says as well without any variable.
+    let numbers = std::iter::once(allocation.offset.0).chain(moved).filter(|_| allocation.offset.0 != 0);
+    project.chain(numbers.map(|number| number.to_string())).any(|word| has_word(name, &word))
+}
+
+fn has_word(text: &str, word: &str) -> bool {
+    let is_end = |next: Option<char>| next.is_none_or(|next| !next.is_ascii_alphanumeric());
+    text.match_indices(word).any(|(at, found)| {
+        let (before, rest) = text.split_at(at);
+        is_end(before.chars().next_back()) && is_end(rest.chars().nth(found.chars().count()))
+    })
 }
 
 /// Whether a container is of the Compose project that wtd named for the worktree, started in it.

@@ -1,21 +1,30 @@
 //! Whether a volume was made after an allocation: only then can it be the worktree's.
 
-use super::belongings::{compose_prefix, is_labelled};
+use super::belongings::{compose_prefix, has_project, is_labelled};
 use super::{Look, Volume};
 use crate::domain::allocation::{Allocation, Moment};
 
-/// The names to look for when an engine is first seen with an allocation: the recorded ones, and the beginning of
-/// those that Compose would give.
+/// The names to look for when an engine is first seen with an allocation: the recorded ones, the beginning of those that
+/// Compose would give, and the mark of its project, under which others can be that the project's files name.
 pub fn names_to_look_for(allocation: &Allocation) -> Vec<String> {
-    allocation.own_volumes().map(ToString::to_string).chain(compose_prefix(allocation)).collect()
+    let names = allocation.own_volumes().map(ToString::to_string);
+    names.chain(compose_prefix(allocation)).chain(project_mark(allocation)).collect()
 }
 
-/// Whether something of this name, or beginning with this prefix, is there.
-pub fn is_there(name: &str, volumes: &[Volume], prefix: Option<&str>) -> bool {
-    let matches = |volume: &Volume| {
-        if prefix == Some(name) { volume.name.starts_with(name) } else { volume.name == name }
-    };
-    volumes.iter().any(matches)
+/// What stands for all volumes of the allocation's Compose project; no volume can have this name.
+fn project_mark(allocation: &Allocation) -> Option<String> {
+    allocation.compose_project.as_ref().map(|project| format!("project {project}"))
+}
+
+/// Whether something of this name, beginning with this prefix, or of this project, is there.
+pub fn is_there(allocation: &Allocation, name: &str, volumes: &[Volume]) -> bool {
+    let is = |other: Option<String>| other.as_deref() == Some(name);
+    let (is_prefix, is_project) = (is(compose_prefix(allocation)), is(project_mark(allocation)));
+    volumes.iter().any(|volume| match () {
+        () if is_prefix => volume.name.starts_with(name),
+        () if is_project => has_project(allocation, volume),
+        () => volume.name == name,
+    })
 }
 
 /// Whether the volume was made after the allocation, or for it.
@@ -35,7 +44,8 @@ pub fn is_made_after(
     }
     let was_absent = |name: &str| look.and_then(|look| look.names.get(name)) == Some(&false);
     let prefix = compose_prefix(allocation).filter(|prefix| volume.name.starts_with(prefix.as_str()));
-    if was_absent(&volume.name) || prefix.is_some_and(|prefix| was_absent(&prefix)) {
+    let project = project_mark(allocation).filter(|_| has_project(allocation, volume));
+    if was_absent(&volume.name) || prefix.into_iter().chain(project).any(|name| was_absent(&name)) {
         return true;
     }
     tells_creation && created.is_some_and(|created| seconds(created) > seconds(allocation.created))

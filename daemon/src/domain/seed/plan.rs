@@ -42,6 +42,16 @@ pub struct Copy {
     pub rename: Option<Rename>,
 }
 
+impl Copy {
+    /// The containers that may be paused for it: id and name.
+    pub fn users(&self) -> &[(String, String)] {
+        match &self.method {
+            Method::Files(users) => users,
+            Method::BaseBackup(backup) => &backup.users,
+        }
+    }
+}
+
 /// How a volume is copied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Method {

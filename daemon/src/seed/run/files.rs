@@ -10,12 +10,15 @@ use wtd_protocol::seed::{SeedEvent, SeedMethod};
 use super::{COPYING, Run, Stop, data_directory};
 use crate::domain::draft::Record;
 use crate::domain::seed::{Copy, Seeding};
-use crate::engine::{ContainerId, EngineError, Owner, root_owner_in};
+use crate::engine::{ContainerId, EngineError, Owner, Resumed, root_owner_in};
 use crate::problem;
 use crate::seed::refused;
 
 /// How often it is told how far a copy is.
 const TELL_EVERY: Duration = Duration::from_millis(500);
+
+/// How long the engine may take to pause containers.
+const PAUSING: Duration = Duration::from_secs(10);
 
 /// What a server's lock file says in a copy that was made while it ran: no process has this number
 /// (`PID_MAX_LIMIT`, Linux), so that the next server takes the file for a dead one's.
@@ -53,12 +56,14 @@ impl Run {
             text: format!("{names} {are} paused while volume {source} is copied"),
         })
         .await?;
-        let ids: Vec<ContainerId> = users.iter().filter_map(|(id, _)| ContainerId::new(id)).collect();
-        self.pause(ids.clone()).await?;
+        self.pause(&seeding.id, users.iter().filter_map(|(id, _)| ContainerId::new(id)).collect()).await?;
         self.begin(format!("copying {source} to {volume}")).await?;
         let bytes = self.pump(copy).await?;
-        for id in &ids {
-            self.connection.resume(id).await?;
+        for (id, name) in users.iter().filter_map(|(id, name)| Some((ContainerId::new(id)?, name))) {
+            if self.connection.resume(&id).await? != Resumed::Now {
+                let detail = format!("{name} went on while volume {source} was copied");
+                return Err(refused(detail, "leave it paused as long as it is copied, and seed again").into());
+            }
         }
         self.tell(SeedEvent::Notice { text: format!("{names} {go} on") }).await?;
         if let Some(directory) = data_directory(copy) {
@@ -73,18 +78,31 @@ impl Run {
         Ok((SeedMethod::Paused, bytes))
     }
 
-    /// Pauses containers. By itself: a request that is under way when the copy is given up is carried out all the same.
-    async fn pause(&self, ids: Vec<ContainerId>) -> Result<(), Stop> {
-        let until_done = Arc::clone(&self.pausing).lock_owned().await;
-        let connection = self.connection.clone();
-        let paused = tokio::spawn(async move {
-            let _until_done = until_done;
+    /// Pauses containers. By itself: what the engine was asked for it does, be the copy given up meanwhile or not.
+    async fn pause(&self, copy: &str, ids: Vec<ContainerId>) -> Result<(), Stop> {
+        let until_answered = Arc::clone(&self.pausing).lock_owned().await;
+        let (connection, seeds, copy) = (self.connection.clone(), self.seeds.clone(), copy.to_owned());
+        let is_given_up = Arc::clone(&self.is_given_up);
+        let mut pausing = tokio::spawn(async move {
+            let mut answered = Ok(());
             for id in &ids {
-                connection.pause(id).await?;
+                if answered.is_err() || is_given_up.load(Ordering::SeqCst) {
+                    break;
+                }
+                seeds.0.pauses.ask(&copy, id);
+                answered = connection.pause(id).await;
+                seeds.0.pauses.answer(&copy, id, &answered);
             }
-            Ok::<_, EngineError>(())
+            drop(until_answered);
+            if is_given_up.load(Ordering::SeqCst) {
+                seeds.look_again(&connection).await;
+            }
+            answered
         });
-        Ok(paused.await.map_err(|_| problem::shutting_down())??)
+        match tokio::time::timeout(PAUSING, &mut pausing).await {
+            Ok(paused) => Ok(paused.map_err(|_| problem::shutting_down())??),
+            Err(_) => Err(EngineError::TimedOut(self.connection.host().clone()).into()),
+        }
     }
 
     /// Unpacks into the volume what the engine packs of the source.

@@ -86,7 +86,7 @@ prop_compose! {
         mut volumes in prop::collection::vec(arbitrary_volume(), 0..8),
         containers in prop::collection::vec(arbitrary_container(), 0..3),
         created in -5000_i64..5000,
-        tells_creation: bool, missing: bool, down: bool,
+        tells_creation: bool, missing: bool, down: bool, project_was_there: bool,
         older_than_ms in prop_oneof![Just(0), 0_i64..3000],
     ) -> World {
         let mut met = std::collections::HashSet::new();
@@ -110,6 +110,9 @@ prop_compose! {
                 if let Some(known) = look.names.get_mut(name) {
                     *known = true;
                 }
+            }
+            for (_, known) in look.names.iter_mut().filter(|(name, _)| name.starts_with("project ")) {
+                *known = project_was_there;
             }
         }
         world.created = volumes.iter().map(|it| (it.name.clone(), Moment(MADE.0 + created))).collect();
@@ -142,6 +145,8 @@ fn protection(world: &World, owner: &Allocation, volume: &Volume) -> Option<&'st
                 .names
                 .iter()
                 .any(|(name, there)| name.ends_with('_') && !there && volume.name.starts_with(name.as_str()))
+            || label(COMPOSE_PROJECT_LABEL)
+                .is_some_and(|project| look.names.get(&format!("project {project}")) == Some(&false))
     });
     let later = world.engine.tells_creation
         && world.created.get(&volume.name).is_some_and(|at| at.0.div_euclid(1000) > MADE.0.div_euclid(1000));
