@@ -20,6 +20,7 @@ pub mod git;
 pub mod http;
 pub mod listeners;
 pub mod manual;
+pub(crate) mod permit;
 pub mod probe;
 pub mod problem;
 pub mod project_file;

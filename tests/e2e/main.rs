@@ -51,6 +51,8 @@ mod gc_meanwhile;
 #[cfg(test)]
 mod gc_podman;
 #[cfg(test)]
+mod hanging_disks;
+#[cfg(test)]
 mod hook;
 #[cfg(test)]
 mod hook_beside;

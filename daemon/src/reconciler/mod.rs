@@ -5,7 +5,6 @@ mod allocation_files;
 mod each;
 mod mounts;
 mod observing;
-mod permit;
 mod queue;
 mod sweep;
 mod wanted;
@@ -24,7 +23,6 @@ use tokio::task::JoinError;
 use tokio::time::Instant;
 use tracing::{Instrument, debug, error, info_span, warn};
 
-use self::permit::Permit;
 use self::queue::{Due, Queue};
 use crate::domain::allocation::Allocation;
 use crate::domain::draft::{Record, Surroundings};
@@ -35,6 +33,7 @@ use crate::domain::project::Project;
 use crate::domain::reconcile::{Outcome, reconcile};
 use crate::env_files::EnvFiles;
 use crate::git::{Fingerprint, Memory};
+use crate::permit::Permit;
 use crate::registry::writer::System;
 use crate::registry::{Decision, Snapshot, WriteError, Writer};
 use crate::watch::{Listener, Watches};
@@ -73,6 +72,8 @@ struct Inner {
     hung: Mutex<HashMap<PathBuf, Instant>>,
     /// Repositories that are being compared with what the last look at them rests on.
     comparing: Mutex<HashSet<PathBuf>>,
+    /// Repositories and roots whose watches are being set anew.
+    renewing: Mutex<HashSet<PathBuf>>,
     /// What the last look at each repository rests on.
     looks: Mutex<HashMap<PathBuf, LastLook>>,
     /// Allocation files that were seen or written, with the moment that they were found to be gone.
@@ -131,6 +132,7 @@ impl Reconciler {
             asking: Semaphore::new(ASKING),
             hung: Mutex::default(),
             comparing: Mutex::default(),
+            renewing: Mutex::default(),
             looks: Mutex::default(),
             files: Mutex::default(),
             polled: Mutex::default(),

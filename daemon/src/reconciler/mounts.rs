@@ -30,7 +30,7 @@ impl Reconciler {
                 () = tokio::time::sleep(interval) => {}
             }
             let Some(before) = mounts.take() else {
-                self.renew_watches().await;
+                self.renew_watches(Path::new("/")).await;
                 continue;
             };
             mounts = self.renew_where_mounts_differ(before).await;
@@ -40,23 +40,25 @@ impl Reconciler {
     /// Gives the mounts back, unless they can't be read any more.
     async fn renew_where_mounts_differ(&self, mut mounts: Mounts) -> Option<Mounts> {
         let this = self.clone();
-        let renew = move || {
-            let mut keys = BTreeSet::new();
-            if let Some(watches) = this.watches() {
-                let points = mounts.differing(|point| watches.any_below(point))?;
-                debug!(?points, "something else is mounted");
-                keys.extend(points.iter().flat_map(|point| watches.renew_below(point)));
-            }
-            Ok::<_, io::Error>((mounts, keys))
+        let compare = move || {
+            let of_interest = |point: &Path| this.watches().is_some_and(|watches| watches.any_below(point));
+            let points = mounts.differing(of_interest)?;
+            Ok::<_, io::Error>((mounts, points))
         };
-        let renewed =
-            tokio::task::spawn_blocking(renew).await.unwrap_or_else(|error| Err(io::Error::other(error)));
-        let (mounts, keys) = renewed
+        let compared =
+            tokio::task::spawn_blocking(compare).await.unwrap_or_else(|error| Err(io::Error::other(error)));
+        let (mounts, points) = compared
             .inspect_err(|error| {
                 let error = error as &dyn std::error::Error;
                 warn!(error, "can't read what is mounted, will set all watches anew at each resync");
             })
             .ok()?;
+        debug!(?points, "something else is mounted");
+        let mut keys = BTreeSet::new();
+        for point in &points {
+            keys.extend(self.watches().map(|watches| watches.keys_below(point)).unwrap_or_default());
+            self.renew_watches(point).await;
+        }
         let is_root = |key: &Path| self.0.roots.lock().as_ref().is_some_and(|roots| roots.changed(key));
         let common_dirs: Vec<PathBuf> =
             keys.iter().filter(|key| !is_root(key)).map(|key| key.to_path_buf()).collect();

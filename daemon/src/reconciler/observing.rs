@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::permit::Permit;
 use super::wanted::{first_watches, wanted_watches};
 use super::{LastLook, Reconciler, as_recorded};
 use crate::domain::observation::{Observation, Recorded};
 use crate::git::ask::{self, AskError, Listing};
 use crate::git::{Look, ObserveRequest, files, observe};
+use crate::permit::Permit;
 use crate::project_file;
 
 /// How long git is not asked again where it did not answer in time.

@@ -66,6 +66,8 @@ impl Queue {
     /// Has `waiter` told of the next look at a repository that is marked.
     pub(super) fn wait(&mut self, key: &Path, main_root: Option<PathBuf>, learn: bool, waiter: Waiter) {
         if let Some(entry) = self.entries.get_mut(key) {
+            // Where a look hangs, those who have given up are many in the end.
+            entry.waiters.retain(|waiter| !waiter.is_closed());
             entry.waiters.push(waiter);
             entry.root_hint = main_root.or(entry.root_hint.take());
             entry.learn |= learn;

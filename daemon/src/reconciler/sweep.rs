@@ -2,17 +2,17 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::warn;
 
 use super::each::each;
 use super::{Reconciler, watched_common_dirs};
-use crate::watch::{Listener as _, Watches};
+use crate::watch::Listener as _;
 
 /// How long one repository may keep the others waiting.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -37,7 +37,7 @@ impl Reconciler {
             if everywhere {
                 last_resync = Instant::now();
                 if self.0.lost_events.swap(false, Ordering::AcqRel) {
-                    self.renew_watches().await;
+                    self.renew_watches(Path::new("/")).await;
                 }
                 // A root may have come into being, or be one that can't be watched.
                 if let Some(roots) = &*self.0.roots.lock() {
@@ -57,16 +57,18 @@ impl Reconciler {
         }
     }
 
-    pub(super) async fn renew_watches(&self) {
+    /// Sets the watches at a directory and below it anew, and has looked at whose are not there any more.
+    pub(super) async fn renew_watches(&self, below: &Path) {
+        let Some(watches) = self.watches() else { return };
         let this = self.clone();
-        let renew = move || {
-            for key in this.watches().map(Watches::renew).unwrap_or_default() {
+        let renew = move |(key, directories): (Arc<Path>, Vec<PathBuf>)| {
+            // What hangs since an earlier time is seen to once it doesn't any more.
+            let Some(_renewing) = Underway::begin(&this.0.renewing, &key) else { return };
+            for key in this.watches().map(|watches| watches.renew(&directories)).unwrap_or_default() {
                 this.0.dirty(&key);
             }
         };
-        if let Err(error) = tokio::task::spawn_blocking(renew).await {
-            warn!(error = &error as &dyn std::error::Error, "watches not renewed");
-        }
+        each(watches.directories_below(below).into_iter().collect(), PATIENCE, renew).await;
     }
 
     /// Marks those of the repositories that are not as they were when last looked at. Opens no file: a look at
@@ -75,7 +77,7 @@ impl Reconciler {
         let this = self.clone();
         let compare = move |common_dir: PathBuf| {
             // One that hangs since an earlier sweep would take another thread each time.
-            let Some(_comparing) = Comparing::begin(&this.0.comparing, &common_dir) else { return };
+            let Some(_comparing) = Underway::begin(&this.0.comparing, &common_dir) else { return };
             let before = this.0.looks.lock().get(&common_dir).map(|last| last.fingerprint.clone());
             if before.is_none_or(|before| before.racy || before.again() != before)
                 || this.env_files_differ(&common_dir)
@@ -99,21 +101,21 @@ impl Reconciler {
     }
 }
 
-/// A repository that is being compared, noted as such until that ends.
-struct Comparing<'a> {
+/// A repository or root that something is done to, noted as such until that ends.
+struct Underway<'a> {
     all: &'a Mutex<HashSet<PathBuf>>,
-    common_dir: &'a Path,
+    key: &'a Path,
 }
 
-impl<'a> Comparing<'a> {
-    /// None while somebody else compares it.
-    fn begin(all: &'a Mutex<HashSet<PathBuf>>, common_dir: &'a Path) -> Option<Self> {
-        all.lock().insert(common_dir.to_owned()).then_some(Self { all, common_dir })
+impl<'a> Underway<'a> {
+    /// None while somebody else does it.
+    fn begin(all: &'a Mutex<HashSet<PathBuf>>, key: &'a Path) -> Option<Self> {
+        all.lock().insert(key.to_owned()).then_some(Self { all, key })
     }
 }
 
-impl Drop for Comparing<'_> {
+impl Drop for Underway<'_> {
     fn drop(&mut self) {
-        self.all.lock().remove(self.common_dir);
+        self.all.lock().remove(self.key);
     }
 }

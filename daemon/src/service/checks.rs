@@ -1,10 +1,11 @@
 //! The checks behind `doctor` that only the daemon can make.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use wtd_protocol::{Allocation, Check, CheckStatus, PassedOver, State, Worktree};
+use wtd_protocol::{Allocation, Check, CheckStatus, PassedOver, State};
 
 use super::Service;
+use super::list::Shown;
 use crate::domain::allocation::is_mistake;
 use crate::listeners;
 use crate::text::{count, shell_word};
@@ -18,7 +19,10 @@ impl Service {
             self.watching(),
             self.container_engine().await,
         ];
-        checks.extend(self.taken_ports().await);
+        let live = HashSet::from([State::Active, State::Missing]);
+        let shown = self.shown(&live).await;
+        checks.extend(shown.iter().flat_map(|shown| unread(shown)));
+        checks.extend(shown.iter().flat_map(|shown| taken_ports(shown)));
         checks.extend(self.ephemeral_ports());
         checks.push(self.offsets());
         checks.extend(self.held_offsets());
@@ -26,7 +30,7 @@ impl Service {
         checks.extend(self.databases());
         checks.extend(self.trust_checks());
         checks.extend(self.env_files());
-        checks.extend(self.overrides().await);
+        checks.extend(shown.iter().flatten().filter_map(about_override));
         checks
     }
 
@@ -119,30 +123,6 @@ impl Service {
         }
     }
 
-    async fn taken_ports(&self) -> Vec<Check> {
-        let live = HashSet::from([State::Active, State::Missing]);
-        let Ok(worktrees) = self.worktrees(&live).await else { return Vec::new() };
-        let mut checks = Vec::new();
-        for worktree in &worktrees {
-            let allocation = &worktree.allocation;
-            for conflict in &worktree.conflicts {
-                checks.push(warn(
-                    "ports",
-                    format!(
-                        "{} {}={}: {}",
-                        allocation.path, conflict.variable, conflict.port, conflict.reason
-                    ),
-                    "stop that process, or run `wtd-client reassign` in the worktree",
-                ));
-            }
-        }
-        if checks.is_empty() {
-            checks.push(ok("ports", "no port of a worktree is taken by others".to_owned()));
-        }
-        checks.extend(passed_over(&worktrees));
-        checks
-    }
-
     /// Ports in the ephemeral range can be taken by any outgoing connection, unless the kernel is told to leave them.
     fn ephemeral_ports(&self) -> Option<Check> {
         let range = listeners::ephemeral_range()?;
@@ -233,24 +213,6 @@ impl Service {
         };
         told.map(check).collect()
     }
-
-    /// Compose overrides that are not what they should be.
-    async fn overrides(&self) -> Vec<Check> {
-        let snapshot = self.0.writer.snapshot();
-        let look = move || {
-            let live = snapshot.ledger.allocations().filter(|allocation| allocation.is_live());
-            let told = live.filter_map(|allocation| {
-                Some((allocation.path.clone(), super::compose::warning(allocation)?))
-            });
-            told.collect::<Vec<_>>()
-        };
-        let told = tokio::task::spawn_blocking(look).await.unwrap_or_default();
-        let check = |(path, warning): (std::path::PathBuf, String)| {
-            let (why, remedy) = warning.rsplit_once("; ").unwrap_or((&warning, ""));
-            warn("compose", format!("{}: {why}", path.display()), remedy)
-        };
-        told.into_iter().map(check).collect()
-    }
 }
 
 impl Service {
@@ -285,11 +247,51 @@ impl Service {
     }
 }
 
+/// Repositories whose disks don't answer.
+fn unread(shown: &[Shown]) -> Vec<Check> {
+    let unread = shown.iter().filter(|shown| shown.is_unread);
+    let repositories: BTreeSet<_> = unread.map(|shown| &shown.worktree.allocation.repository).collect();
+    let line = |common_dir: &String| {
+        warn(
+            "worktrees",
+            format!("{common_dir}: its disk does not answer, so what is there is unknown"),
+            "see that what is mounted there answers, as `stat` shows",
+        )
+    };
+    repositories.into_iter().map(line).collect()
+}
+
+fn taken_ports(shown: &[Shown]) -> Vec<Check> {
+    let mut checks = Vec::new();
+    for worktree in shown.iter().map(|shown| &shown.worktree) {
+        let allocation = &worktree.allocation;
+        for conflict in &worktree.conflicts {
+            checks.push(warn(
+                "ports",
+                format!("{} {}={}: {}", allocation.path, conflict.variable, conflict.port, conflict.reason),
+                "stop that process, or run `wtd-client reassign` in the worktree",
+            ));
+        }
+    }
+    if checks.is_empty() {
+        checks.push(ok("ports", "no port of a worktree is taken by others".to_owned()));
+    }
+    checks.extend(passed_over(shown));
+    checks
+}
+
+/// A Compose override that is not what it should be.
+fn about_override(shown: &Shown) -> Option<Check> {
+    let warning = shown.compose.as_ref()?;
+    let (why, remedy) = warning.rsplit_once("; ").unwrap_or((warning, ""));
+    Some(warn("compose", format!("{}: {why}", shown.worktree.allocation.path), remedy))
+}
+
 /// Offsets that were not given: one line for each thing that stood in the way first, however many worktrees and further
 /// offsets it was so for.
-fn passed_over(worktrees: &[Worktree]) -> Vec<Check> {
+fn passed_over(shown: &[Shown]) -> Vec<Check> {
     let mut all: BTreeMap<_, (String, usize)> = BTreeMap::new();
-    for allocation in worktrees.iter().map(|worktree| &worktree.allocation) {
+    for allocation in shown.iter().map(|shown| &shown.worktree.allocation) {
         let Some(first) = allocation.passed_over.first() else { continue };
         let PassedOver { offset, variable, port, reason } = first;
         let (_, count) = all.entry((port, variable, reason)).or_insert_with(|| {

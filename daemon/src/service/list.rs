@@ -1,6 +1,6 @@
 //! Worktrees and repositories as they are at this moment.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use wtd_protocol::{PathText, PortConflict, Problem, ProblemType, Repository, Sta
 
 use super::Service;
 use crate::domain::allocation::Allocation;
-use crate::domain::identity::RepositoryId;
+use crate::domain::identity::{AllocationId, RepositoryId};
 use crate::git::branch;
 use crate::listeners::Listeners;
 use crate::problem;
@@ -19,9 +19,16 @@ use crate::wire;
 /// How long a list waits for a look at worktrees that were missing when last seen.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// How long a list waits for git where only git knows the branch (reftable): for all worktrees together, so that one
-/// repository that keeps git waiting hides branches and nothing else.
-const BRANCHES: Duration = Duration::from_secs(1);
+/// How long a list waits for what is on the disks of repositories.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How long a list waits for git where only git knows the branch (reftable): less than for all else, so that a repository
+/// that keeps git waiting hides branches and nothing else.
+const BRANCHES: Duration = Duration::from_millis(750);
+
+/// What is said of a worktree when its disk hangs.
+const UNREAD: &str = "its disk does not answer: the branch, whether git has it locked, who has its ports and whether its \
+                      Compose override is right are unknown";
 
 /// How many released allocations are listed: the latest.
 const RELEASED: u32 = 1000;
@@ -29,34 +36,8 @@ const RELEASED: u32 = 1000;
 impl Service {
     /// The worktrees whose allocation is in one of `states`, oldest first.
     pub async fn worktrees(&self, states: &HashSet<State>) -> Result<Vec<Worktree>, Problem> {
-        self.look_for_the_missing().await;
-        let snapshot = self.0.writer.snapshot();
-        let wanted: Vec<_> = snapshot
-            .ledger
-            .allocations()
-            .filter(|allocation| states.contains(&allocation.state))
-            .cloned()
-            .collect();
-        let reconciler = self.0.reconciler.clone();
-        let look = move || {
-            let listeners = Listeners::read().ok();
-            let deadline = Instant::now() + BRANCHES;
-            wanted
-                .iter()
-                .map(|allocation| {
-                    let mut worktree = worktree(&snapshot, allocation, listeners.as_ref(), deadline);
-                    let troubles = reconciler.env_files().troubles(allocation);
-                    worktree.allocation.warnings.extend(troubles.into_iter().map(|trouble| trouble.what));
-                    worktree
-                })
-                .collect::<Vec<_>>()
-        };
-        let mut worktrees = tokio::task::spawn_blocking(look).await.map_err(|_| problem::shutting_down())?;
-        for worktree in &mut worktrees {
-            let id = worktree.allocation.id.parse().ok();
-            worktree.allocation.warnings.extend(id.and_then(|id| self.0.databases.note(id)));
-        }
-        self.spare_own_containers(&mut worktrees).await;
+        let shown = self.shown(states).await?;
+        let mut worktrees: Vec<_> = shown.into_iter().map(|shown| shown.worktree).collect();
         if states.contains(&State::Released) {
             let released = self.0.history.released(RELEASED).await.map_err(|error| {
                 Problem::new(ProblemType::RegistryUnavailable, error.to_string(), "see `wtd-client doctor`")
@@ -74,13 +55,58 @@ impl Service {
         Ok(worktrees)
     }
 
+    /// The worktrees in the registry whose allocation is in one of `states`, oldest first.
+    pub(super) async fn shown(&self, states: &HashSet<State>) -> Result<Vec<Shown>, Problem> {
+        self.look_for_the_missing().await;
+        let snapshot = self.0.writer.snapshot();
+        let wanted = snapshot.ledger.allocations().filter(|allocation| states.contains(&allocation.state));
+        let mut by_repository: HashMap<RepositoryId, Vec<_>> = HashMap::new();
+        for (place, allocation) in wanted.cloned().enumerate() {
+            by_repository.entry(allocation.repository).or_default().push((place, allocation));
+        }
+        let listeners = tokio::task::spawn_blocking(|| Listeners::read().ok());
+        let listeners = Arc::new(listeners.await.map_err(|_| problem::shutting_down())?);
+        let branches = Instant::now() + BRANCHES;
+        let read = {
+            let (snapshot, listeners) = (Arc::clone(&snapshot), Arc::clone(&listeners));
+            move |all: Vec<(usize, Arc<Allocation>)>| {
+                let show = |(place, allocation): (usize, Arc<Allocation>)| {
+                    let seen = Seen::now(&allocation, (*listeners).as_ref(), branches);
+                    (place, show(&snapshot, &allocation, (*listeners).as_ref(), Some(seen)))
+                };
+                all.into_iter().map(show).collect::<Vec<_>>()
+            }
+        };
+        let all: Vec<_> = by_repository.into_iter().collect();
+        let looks = self.0.sight.read(all.clone(), tokio::time::Instant::now() + LOOK, read).await;
+        let mut shown: Vec<_> = Vec::new();
+        for ((_, all), look) in all.into_iter().zip(looks) {
+            match look {
+                Some(look) => shown.extend(look),
+                None => shown.extend(all.into_iter().map(|(place, allocation)| {
+                    (place, show(&snapshot, &allocation, (*listeners).as_ref(), None))
+                })),
+            }
+        }
+        shown.sort_unstable_by_key(|(place, _)| *place);
+        let mut shown: Vec<_> = shown.into_iter().map(|(_, shown)| shown).collect();
+        for Shown { id, worktree, .. } in &mut shown {
+            let troubles =
+                snapshot.ledger.allocation(*id).map(|it| self.0.reconciler.env_files().troubles(it));
+            let troubles = troubles.into_iter().flatten().map(|trouble| trouble.what);
+            worktree.allocation.warnings.extend(troubles.chain(self.0.databases.note(*id)));
+        }
+        self.spare_own_containers(&mut shown).await;
+        Ok(shown)
+    }
+
     /// Who listens for a container works in no worktree; the engine knows whose the container is.
-    async fn spare_own_containers(&self, worktrees: &mut [Worktree]) {
-        if worktrees.iter().all(|worktree| worktree.conflicts.is_empty()) {
+    async fn spare_own_containers(&self, shown: &mut [Shown]) {
+        if shown.iter().all(|shown| shown.worktree.conflicts.is_empty()) {
             return;
         }
         let published = self.0.engine.published_ports().await;
-        for worktree in worktrees {
+        for Shown { worktree, .. } in shown {
             let Ok(root) = worktree.allocation.path() else { continue };
             worktree.conflicts.retain(|conflict| {
                 !published.get(&conflict.port).is_some_and(|directory| directory.starts_with(&root))
@@ -158,39 +184,72 @@ fn mistakes(snapshot: &Snapshot, repository: RepositoryId) -> Vec<String> {
     all.into_iter().cloned().collect()
 }
 
-/// The allocation with what can be seen of its worktree now. Blocks, on git until `deadline`.
-fn worktree(
+/// A worktree as it is told of.
+#[derive(Debug)]
+pub(super) struct Shown {
+    pub(super) id: AllocationId,
+    pub(super) worktree: Worktree,
+    /// What is wrong with its Compose override, which is among its warnings too.
+    pub(super) compose: Option<String>,
+    /// Its disk did not answer.
+    pub(super) is_unread: bool,
+}
+
+/// What is on a worktree's disk.
+struct Seen {
+    branch: Option<String>,
+    locked: bool,
+    compose: Option<String>,
+    conflicts: Vec<PortConflict>,
+}
+
+impl Seen {
+    /// Blocks, on git until `branches`.
+    fn now(allocation: &Allocation, listeners: Option<&Listeners>, branches: Instant) -> Self {
+        let mut conflicts = Vec::new();
+        // A port that worktrees share is somebody else's by design.
+        for (variable, port) in allocation.ports.iter().filter(|(_, port)| !port.shared) {
+            if let Some(reason) = listeners.and_then(|now| now.outsider(port.port, &allocation.path)) {
+                conflicts.push(PortConflict { variable: variable.to_string(), port: port.port, reason });
+            }
+        }
+        // The git dir of one that is stale can be another worktree's by now.
+        if !allocation.is_live() {
+            return Self { branch: None, locked: false, compose: None, conflicts };
+        }
+        let is_locked = || allocation.git_dir.join("locked").symlink_metadata().is_ok();
+        Self {
+            branch: branch(&allocation.git_dir, branches),
+            // Looked at here, since of a missing worktree nothing was sighted.
+            locked: !allocation.is_main() && is_locked(),
+            compose: super::compose::warning(allocation),
+            conflicts,
+        }
+    }
+}
+
+/// The allocation with what can be seen of its worktree now; `seen` is none where its disk did not answer.
+fn show(
     snapshot: &Snapshot,
     allocation: &Arc<Allocation>,
     listeners: Option<&Listeners>,
-    deadline: Instant,
-) -> Worktree {
-    let common_dir =
-        snapshot.ledger.repository(allocation.repository).map(|repository| repository.common_dir.clone());
-    let common_dir = common_dir.unwrap_or_else(|| allocation.git_dir.clone());
-    let (mut listening, mut conflicts) = (Vec::new(), Vec::new());
-    let taken =
-        allocation.ports.iter().filter(|(_, port)| listeners.is_some_and(|now| now.listening(port.port)));
-    for (variable, port) in taken {
-        listening.push(variable.to_string());
-        let other = listeners.and_then(|now| now.outsider(port.port, &allocation.path));
-        // A port that worktrees share is somebody else's by design.
-        if let Some(reason) = other.filter(|_| !port.shared) {
-            conflicts.push(PortConflict { variable: variable.to_string(), port: port.port, reason });
-        }
+    seen: Option<Seen>,
+) -> Shown {
+    let common_dir = snapshot
+        .ledger
+        .repository(allocation.repository)
+        .map_or_else(|| allocation.git_dir.clone(), |repository| repository.common_dir.clone());
+    let is_taken = |port| listeners.is_some_and(|now| now.listening(port));
+    let taken = allocation.ports.iter().filter(|(_, port)| is_taken(port.port));
+    let listening = taken.map(|(variable, _)| variable.to_string()).collect();
+    let mut wire = wire::allocation(allocation, &common_dir, false);
+    let is_unread = seen.is_none() && allocation.is_live();
+    if is_unread {
+        wire.warnings.push(UNREAD.to_owned());
     }
-    // The git dir of one that is stale can be another worktree's by now.
-    let is_live = allocation.is_live();
-    let wire = wire::allocation(allocation, &common_dir, false);
-    let about_compose = if is_live { super::compose::warning(allocation) } else { None };
-    let warnings = wire.warnings.iter().cloned().chain(about_compose).collect();
-    let is_locked = || allocation.git_dir.join("locked").symlink_metadata().is_ok();
-    Worktree {
-        branch: if is_live { branch(&allocation.git_dir, deadline) } else { None },
-        // Looked at here, since of a missing worktree nothing was sighted.
-        locked: is_live && !allocation.is_main() && is_locked(),
-        allocation: wtd_protocol::Allocation { warnings, ..wire },
-        listening,
-        conflicts,
-    }
+    let seen = seen.unwrap_or(Seen { branch: None, locked: false, compose: None, conflicts: Vec::new() });
+    let Seen { branch, locked, compose, conflicts } = seen;
+    wire.warnings.extend(compose.clone());
+    let worktree = Worktree { allocation: wire, branch, locked, listening, conflicts };
+    Shown { id: allocation.id, worktree, compose, is_unread }
 }

@@ -7,8 +7,10 @@ mod list;
 mod reassign;
 mod resolve;
 mod seed;
+mod sight;
 mod trust;
 
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,6 +18,7 @@ use std::time::Instant;
 use wtd_protocol::requests::Reloaded;
 use wtd_protocol::{Health, PathText, Problem, ProblemType, State};
 
+use self::sight::Sight;
 use crate::databases::Databases;
 use crate::engine::Engine;
 use crate::gc::Gc;
@@ -28,7 +31,21 @@ use crate::text::count;
 
 /// The daemon's services; clones are handles to the same ones.
 #[derive(Debug, Clone)]
-pub struct Service(Arc<Parts>);
+pub struct Service(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    parts: Parts,
+    sight: Sight,
+}
+
+impl Deref for Inner {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
+}
 
 /// What the services work with.
 #[derive(Debug)]
@@ -62,7 +79,7 @@ pub struct Parts {
 impl Service {
     /// Services that work with these parts.
     pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(parts))
+        Self(Arc::new(Inner { parts, sight: Sight::default() }))
     }
 
     /// The parts.

@@ -177,6 +177,7 @@ impl Watches {
         MutexGuard::unlock_fair(turn);
         // Others wait for the watcher too: one who has thousands of watches to set lets them in between.
         for paths in to_watch.chunks(AT_A_TIME) {
+            reach(paths);
             let mut turn = self.watcher.lock();
             let Some(watcher) = turn.as_mut() else { return Set { added: false, complete: false } };
             for path in paths {
@@ -216,33 +217,34 @@ impl Watches {
         self.index.read().by_path.contains_key(path)
     }
 
-    /// Sets every watch anew: among events that were lost can be those that tell of a directory's end, and so of its
-    /// watch's. Gives the keys that want something watched which is not there any more. Blocks, as [`Watches::set`] does.
-    pub fn renew(&self) -> BTreeSet<Arc<Path>> {
-        let paths: Vec<PathBuf> = self.index.read().by_path.keys().cloned().collect();
-        self.renew_these(&paths)
-    }
-
     /// Whether something is watched at `path` or below it.
     pub fn any_below(&self, path: &Path) -> bool {
         self.index.read().at_and_below(path).next().is_some()
     }
 
-    /// As [`Watches::renew`], of what is watched at `path` and below it. Gives all who watch something there.
-    pub fn renew_below(&self, path: &Path) -> BTreeSet<Arc<Path>> {
-        let (paths, keys): (Vec<PathBuf>, _) = {
-            let index = self.index.read();
-            let below: Vec<_> = index.at_and_below(path).collect();
-            let keys = below.iter().flat_map(|(_, owners)| owners.keys()).cloned().collect();
-            (below.iter().map(|(path, _)| (*path).clone()).collect(), keys)
-        };
-        self.renew_these(&paths);
-        keys
+    /// All who watch something at `path` or below it.
+    pub fn keys_below(&self, path: &Path) -> BTreeSet<Arc<Path>> {
+        self.index.read().at_and_below(path).flat_map(|(_, owners)| owners.keys()).cloned().collect()
     }
 
-    fn renew_these(&self, paths: &[PathBuf]) -> BTreeSet<Arc<Path>> {
+    /// What is watched at `path` and below it: each directory once, with one of those who want it watched.
+    pub fn directories_below(&self, path: &Path) -> HashMap<Arc<Path>, Vec<PathBuf>> {
+        let mut all: HashMap<_, Vec<_>> = HashMap::new();
+        for (directory, owners) in self.index.read().at_and_below(path) {
+            if let Some(key) = owners.keys().next() {
+                all.entry(Arc::clone(key)).or_default().push(directory.clone());
+            }
+        }
+        all
+    }
+
+    /// Sets the watches on these directories anew, if somebody still wants them: among events that were lost can be those
+    /// that tell of a directory's end, and so of its watch's. Gives the keys that want something watched which is not
+    /// there any more. Blocks, as [`Watches::set`] does.
+    pub fn renew(&self, paths: &[PathBuf]) -> BTreeSet<Arc<Path>> {
         let mut concerned = BTreeSet::new();
         for paths in paths.chunks(AT_A_TIME) {
+            reach(paths);
             let mut turn = self.watcher.lock();
             let Some(watcher) = turn.as_mut() else { return concerned };
             for path in paths.iter().filter(|path| self.is_wanted(path)) {
@@ -335,6 +337,15 @@ impl Index {
         let above = path.parent().and_then(|parent| self.by_path.get(parent));
         let child = above.into_iter().flat_map(|owners| owners.concerned(path.file_name(), kind));
         itself.chain(child).cloned().collect()
+    }
+}
+
+/// Looks at directories before `notify` does. It sets watches on the thread that hears of all events, in its turn for all
+/// repositories: at a disk that hangs, the caller's thread has to be the one that stays.
+fn reach(paths: &[PathBuf]) {
+    for path in paths {
+        // What is wrong with it is told when it is watched.
+        drop(std::fs::metadata(path));
     }
 }
 

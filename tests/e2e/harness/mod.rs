@@ -32,7 +32,7 @@ pub(crate) use events::Events;
 pub(crate) use flood::{can_overflow_queue, overflow_queue};
 pub(crate) use http::Answer;
 pub(crate) use machine::{User, on_each_debian, on_each_debian_with};
-pub(crate) use mount::Mount;
+pub(crate) use mount::{Frozen, Mount};
 pub(crate) use nobody::Nobody;
 pub(crate) use ports::{Holder, free_base, free_port};
 pub(crate) use postgres::Postgres;

@@ -1,6 +1,6 @@
 //! File systems that come and go.
 
-use std::fs;
+use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -22,7 +22,7 @@ impl Mount {
     /// A file system of its own that outlasts being mounted: in a file, which is made here. None where the system has
     /// no loop device to spare.
     pub(crate) fn image(image: &Path, directory: &Path) -> Option<Self> {
-        let made = fs::File::create(image).and_then(|file| file.set_len(16 << 20)).is_ok()
+        let made = File::create(image).and_then(|file| file.set_len(16 << 20)).is_ok()
             && require::works(Command::new("mkfs.ext4").arg("-q").arg(image));
         let mounted = made.then(|| Self::from_image(image, directory)).flatten();
         require::wish(mounted.is_some(), "no file system can be mounted from a file");
@@ -66,6 +66,29 @@ impl Mount {
         );
         assert!(ran.stderr.contains("No space left"), "{ran:#?}");
         filler
+    }
+}
+
+/// A disk that hangs: whoever looks at what is there waits until this goes, and then hears of an error.
+pub(crate) struct Frozen {
+    /// The end of a FUSE connection at which nobody answers; the kernel gives up when it is closed (fuse(4)).
+    _server: File,
+    _mount: Mount,
+}
+
+impl Frozen {
+    /// From now on whatever is at `directory` hangs. None where the system can't mount such a thing.
+    pub(crate) fn at(directory: &Path) -> Option<Self> {
+        let device = OpenOptions::new().read(true).write(true).open("/dev/fuse");
+        let mounted = device.ok().filter(|device| {
+            let mut mount = Command::new("mount");
+            mount.args(["-i", "-t", "fuse", "-o", "fd=0,rootmode=40000,user_id=0,group_id=0", "frozen"]);
+            mount.arg(directory).stdin(device.try_clone().unwrap());
+            mount.output().is_ok_and(|output| output.status.success())
+        });
+        let frozen = mounted.map(|server| Self { _server: server, _mount: Mount(directory.to_owned()) });
+        require::wish(frozen.is_some(), "no file system can be mounted by FUSE");
+        frozen
     }
 }
 

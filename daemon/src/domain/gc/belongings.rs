@@ -25,6 +25,9 @@ pub fn is_labelled(allocation: &Allocation, volume: &Volume) -> bool {
     volume.labels.get(ALLOCATION_LABEL).is_some_and(|label| *label == allocation.id.to_string())
 }
 
+/// The least number that stands in no name by chance.
+const TELLING: u16 = 1000;
+
 /// Whether a volume would be opened by a worktree with the allocation's offset and names: it has its label, a recorded
 /// name, or Compose made it for the allocation's project under a name that only that project has.
 pub fn is_volume_of(allocation: &Allocation, volume: &Volume) -> bool {
@@ -58,8 +61,9 @@ fn is_of_project(allocation: &Allocation, volume: &Volume) -> bool {
 fn is_named_by_variable(allocation: &Allocation, name: &str) -> bool {
     let project = allocation.compose_project.iter().map(ToString::to_string);
     let moved = allocation.ports.values().filter(|port| !port.shared).map(|port| port.port);
-    // At offset 0 these are what a Compose file says as well without any variable.
-    let numbers = std::iter::once(allocation.offset.0).chain(moved).filter(|_| allocation.offset.0 != 0);
+    // Small numbers stand in fixed names too, and at offset 0 so do the ports themselves.
+    let numbers = std::iter::once(allocation.offset.0).chain(moved);
+    let numbers = numbers.filter(|number| allocation.offset.0 != 0 && *number >= TELLING);
     project.chain(numbers.map(|number| number.to_string())).any(|word| has_word(name, &word))
 }
 

@@ -10,20 +10,20 @@ use tracing::warn;
 
 /// Leave to look; clones are the same one.
 #[derive(Debug, Clone)]
-pub(super) struct Permit(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+pub(crate) struct Permit(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
 
 impl Permit {
-    pub(super) fn new(permit: OwnedSemaphorePermit) -> Self {
+    pub(crate) fn new(permit: OwnedSemaphorePermit) -> Self {
         Self(Arc::new(Mutex::new(Some(permit))))
     }
 
     /// Lets another one look, whether or not this look has ended.
-    pub(super) fn give_back(&self) {
+    pub(crate) fn give_back(&self) {
         drop(self.0.lock().take());
     }
 
     /// Waits for a look, and gives the permit back when it takes `long`: a disk that hangs holds up nobody else.
-    pub(super) async fn lend<T>(self, long: Duration, look: impl Future<Output = T>) -> T {
+    pub(crate) async fn lend<T>(self, long: Duration, look: impl Future<Output = T>) -> T {
         let mut look = pin!(look);
         if let Ok(ended) = tokio::time::timeout(long, &mut look).await {
             return ended;

@@ -1,0 +1,78 @@
+//! A disk that neither answers nor fails, as an NFS mount does whose server is gone: nothing but what lies on it waits.
+
+use std::path::PathBuf;
+use std::thread;
+
+use crate::harness::{Daemon, Frozen, Repo, Sandbox, until};
+
+/// More than there are threads for work that blocks.
+const OFTEN: usize = 80;
+
+/// A daemon that looks at everything again every second.
+fn restless() -> Sandbox {
+    Sandbox::with_config("engine = \"none\"\nprobe = false\nresync = \"1s\"\n")
+}
+
+/// A repository's git dir hangs from now on, and a linked worktree's in it.
+fn hang(daemon: &Daemon<'_>, repo: &Repo<'_>) -> Option<(PathBuf, Frozen)> {
+    let linked = repo.add("linked");
+    daemon.put(&repo.path);
+    daemon.await_state(&linked, "active");
+    Some((linked, Frozen::at(&repo.path.join(".git"))?))
+}
+
+#[test]
+fn no_other_repository_waits_to_be_looked_at() {
+    let sandbox = restless();
+    let daemon = sandbox.daemon();
+    let (repo, other) = (sandbox.repo("hanging"), sandbox.repo("well"));
+    daemon.put(&other.path);
+    let Some((_, frozen)) = hang(&daemon, &repo) else { return };
+    // With its mount the daemon sets watches anew: on the disk that hangs, and then the new worktree's.
+    until("a look hangs", || daemon.log(), |log| log.contains("takes longer") || log.contains("hangs"));
+    for number in 0..3 {
+        let path = other.add(&format!("n{number}"));
+        assert_eq!(daemon.put(&path)["state"], "active");
+        other.remove(&path);
+    }
+    drop(frozen);
+    daemon.await_agreement(&repo);
+    daemon.terminate();
+}
+
+#[test]
+fn a_list_and_doctor_tell_of_every_repository_but_one_on_a_disk_that_hangs_however_often_they_are_asked() {
+    let sandbox = restless();
+    let daemon = sandbox.daemon();
+    let (repo, other) = (sandbox.repo("hanging"), sandbox.repo("well"));
+    daemon.put(&other.path);
+    let Some((linked, frozen)) = hang(&daemon, &repo) else { return };
+    thread::scope(|scope| {
+        for _ in 0..OFTEN {
+            scope.spawn(|| daemon.get("/v1/worktrees").ok());
+        }
+    });
+    let rows = sandbox.list();
+    assert_eq!(rows.at(&other.path).branch.as_deref(), Some("main"), "{rows:#?}");
+    for path in [&repo.path, &linked] {
+        let row = rows.at(path);
+        assert!(row.branch.is_none() && row.is("active"), "{row:#?}");
+        assert!(row.warnings.iter().any(|warning| warning.contains("unknown")), "{row:#?}");
+    }
+    assert!(rows.at(&other.path).warnings.is_empty(), "{rows:#?}");
+    let checks = daemon.get("/v1/checks").ok();
+    let of = |name: &str| checks.as_array().unwrap().iter().find(|check| check["check"] == name).cloned();
+    let about = of("worktrees").unwrap_or_else(|| panic!("{checks:#}"));
+    assert_eq!(about["status"], "warn");
+    assert!(about["detail"].as_str().unwrap().contains("hanging/.git"), "{about:#}");
+    // Whatever else takes a thread is still done.
+    let new = sandbox.repo("new");
+    assert_eq!(daemon.put(&new.path)["state"], "active");
+    let one = other.add("one");
+    daemon.await_state(&one, "active");
+    drop(frozen);
+    let branch = || sandbox.list().at(&linked).branch.clone();
+    until("it is read again", branch, |branch| branch.as_deref() == Some("linked"));
+    assert!(sandbox.list().at(&linked).warnings.is_empty());
+    daemon.terminate();
+}
