@@ -14,6 +14,10 @@ pub const COMPOSE_VOLUME_LABEL: &str = "com.docker.compose.volume";
 /// The label in which Compose names the directory that the project was started from.
 pub const COMPOSE_WORKING_DIR_LABEL: &str = "com.docker.compose.project.working_dir";
 
+/// The least number that says whose a volume is in whose name it stands: smaller ones are versions and the like, in names
+/// that every worktree has.
+const TELLING: u16 = 1000;
+
 /// What the names of the volumes begin with that Compose makes for the allocation's project; none for a main
 /// worktree, whose project's name is not wtd's.
 pub fn compose_prefix(allocation: &Allocation) -> Option<String> {
@@ -24,9 +28,6 @@ pub fn compose_prefix(allocation: &Allocation) -> Option<String> {
 pub fn is_labelled(allocation: &Allocation, volume: &Volume) -> bool {
     volume.labels.get(ALLOCATION_LABEL).is_some_and(|label| *label == allocation.id.to_string())
 }
-
-/// The least number that stands in no name by chance.
-const TELLING: u16 = 1000;
 
 /// Whether a volume would be opened by a worktree with the allocation's offset and names: it has its label, a recorded
 /// name, or Compose made it for the allocation's project under a name that only that project has.
@@ -61,7 +62,7 @@ fn is_of_project(allocation: &Allocation, volume: &Volume) -> bool {
 fn is_named_by_variable(allocation: &Allocation, name: &str) -> bool {
     let project = allocation.compose_project.iter().map(ToString::to_string);
     let moved = allocation.ports.values().filter(|port| !port.shared).map(|port| port.port);
-    // Small numbers stand in fixed names too, and at offset 0 so do the ports themselves.
+    // At offset 0 these are what a Compose file says as well without any variable.
     let numbers = std::iter::once(allocation.offset.0).chain(moved);
     let numbers = numbers.filter(|number| allocation.offset.0 != 0 && *number >= TELLING);
     project.chain(numbers.map(|number| number.to_string())).any(|word| has_word(name, &word))

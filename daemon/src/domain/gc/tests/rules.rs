@@ -230,6 +230,26 @@ fn a_volume_with_anothers_label_is_kept() {
 }
 
 #[test]
+fn a_name_with_a_variable_of_wtds_in_it_is_the_worktrees_and_a_fixed_one_is_every_worktrees() {
+    let with = |offset: u16, name: &str| {
+        let project = format!("shop-{offset}");
+        World::of([allocation(offset, State::Stale)]).with(compose_volume(&project, "cache", name))
+    };
+    for name in ["shop-10000_cache", "cache-shop-10000", "cache-10000", "10000.cache", "pg_15432"] {
+        assert_eq!(with(10_000, name).dropped(), [name]);
+    }
+    // A version, a longer number, another worktree's: what is not even a line of the plan is nobody's here.
+    for (offset, name) in
+        [(10, "pg-10"), (10_000, "cache-110000"), (10_000, "cache-20000"), (10_000, "cache")]
+    {
+        assert!(with(offset, name).plan().items.is_empty(), "{name}");
+    }
+    let of_another = World::of([allocation(10_000, State::Stale)]);
+    let of_another = of_another.with(compose_volume("billing", "cache", "cache-10000"));
+    assert!(of_another.plan().items.is_empty());
+}
+
+#[test]
 fn a_volume_in_use_is_kept_and_the_reason_names_who_uses_it() {
     let used_by =
         |container: Container| World::usual().change(|world| world.engine.containers.push(container));
