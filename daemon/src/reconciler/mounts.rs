@@ -11,6 +11,10 @@ use tracing::{debug, warn};
 use super::Reconciler;
 use crate::watch::mounts::Mounts;
 
+/// How long watches stand at least before they are all set anew, where the kernel can't tell whether they need to be:
+/// each container that starts mounts something.
+const RESPITE: Duration = Duration::from_secs(10);
+
 impl Reconciler {
     /// Sets watches anew where something else is mounted than before, and looks for what has changed there: whenever
     /// the kernel tells of a mount, and every `resync`. Where it can't be asked, all watches are set anew then. Until
@@ -34,6 +38,10 @@ impl Reconciler {
                 continue;
             };
             mounts = self.renew_where_mounts_differ(before).await;
+            if mounts.as_ref().is_some_and(|mounts| !mounts.tells_apart()) {
+                // What is told meanwhile is not forgotten.
+                tokio::time::sleep(RESPITE).await;
+            }
         }
     }
 

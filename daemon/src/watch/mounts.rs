@@ -24,6 +24,8 @@ pub struct Mounts {
     table: AsyncFd<File>,
     /// With the number of what is mounted there, where it was asked for and the kernel has one.
     known: BTreeMap<PathBuf, Option<u64>>,
+    number: fn(&Path) -> Option<u64>,
+    tells_apart: bool,
 }
 
 impl Mounts {
@@ -34,7 +36,13 @@ impl Mounts {
         let table = AsyncFd::with_interest(File::open(TABLE)?, Interest::PRIORITY)?;
         // Read after it was opened: what changes from then on is told.
         let known = Self::read()?.into_iter().map(|point| (point, None)).collect();
-        Ok(Self { table, known })
+        Ok(Self { table, known, number, tells_apart: true })
+    }
+
+    /// Whether at the last look the kernel told one mount of interest from the next at the same place. Where it can't,
+    /// every mount anywhere is taken for one at each place of interest.
+    pub fn tells_apart(&self) -> bool {
+        self.tells_apart
     }
 
     /// Resolves when something was mounted or unmounted.
@@ -49,10 +57,12 @@ impl Mounts {
         let now = Self::read()?;
         let known = std::mem::take(&mut self.known);
         let mut differing = Vec::new();
+        self.tells_apart = true;
         for point in now.iter().chain(known.keys().filter(|point| !now.contains(*point))) {
             let is_there = now.contains(point);
             let is_of_interest = is_of_interest(point);
-            let number = if is_there && is_of_interest { number(point) } else { None };
+            let number = if is_there && is_of_interest { (self.number)(point) } else { None };
+            self.tells_apart &= number.is_some() || !is_there || !is_of_interest;
             let before = known.get(point).copied().flatten();
             if is_of_interest && (number.is_none() || number != before) {
                 differing.push(point.clone());
@@ -112,12 +122,25 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_of_no_interest_is_not_asked_for_and_what_was_not_asked_for_differs_once() {
-        let mut mounts = Mounts::listen().unwrap();
+        let mut mounts = Mounts { number: |_| Some(1), ..Mounts::listen().unwrap() };
         assert_eq!(mounts.differing(|_| false).unwrap(), Vec::<PathBuf>::new());
         let proc = Path::new("/proc");
         assert_eq!(mounts.differing(|point| point == proc).unwrap(), [proc]);
-        let is_told = number(proc).is_some();
-        let again = mounts.differing(|point| point == proc).unwrap();
-        assert_eq!(again.is_empty(), is_told, "without numbers each look is taken for a change");
+        assert_eq!(mounts.differing(|point| point == proc).unwrap(), Vec::<PathBuf>::new());
+        mounts.number = |_| Some(2);
+        assert_eq!(mounts.differing(|point| point == proc).unwrap(), [proc]);
+        assert!(mounts.tells_apart());
+    }
+
+    #[tokio::test]
+    async fn without_numbers_each_look_is_taken_for_a_change_and_that_is_known() {
+        let mut mounts = Mounts { number: |_| None, ..Mounts::listen().unwrap() };
+        assert_eq!(mounts.differing(|_| false).unwrap(), Vec::<PathBuf>::new());
+        assert!(mounts.tells_apart(), "nobody wanted to know");
+        let proc = Path::new("/proc");
+        for _ in 0..2 {
+            assert_eq!(mounts.differing(|point| point == proc).unwrap(), [proc]);
+            assert!(!mounts.tells_apart());
+        }
     }
 }
