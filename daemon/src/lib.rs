@@ -8,7 +8,6 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod databases;
-pub mod descriptors;
 pub mod domain;
 pub mod engine;
 pub mod env_files;
@@ -18,6 +17,7 @@ pub mod fuzzing;
 pub mod gc;
 pub mod git;
 pub mod http;
+pub mod inherited;
 pub mod listeners;
 pub mod manual;
 pub(crate) mod permit;
@@ -59,7 +59,7 @@ pub fn main() -> ExitCode {
     let passed = ListenFd::from_env();
     let cli = cli::Cli::parse();
     if cli.detached {
-        descriptors::close_inherited();
+        inherited::let_go();
     }
     if cli.man {
         return match manual::write(&mut std::io::stdout().lock()) {

@@ -222,6 +222,19 @@ fn a_started_daemon_holds_no_descriptor_of_the_callers() {
 }
 
 #[test]
+fn a_started_daemon_ends_at_sigterm_whatever_signals_its_caller_blocks() {
+    let sandbox = Sandbox::new();
+    let repo = sandbox.repo("app");
+    let mut caller = sandbox.command("env");
+    caller.args(["--block-signal", "wtd-client", "get", "PORT_OFFSET", "--timeout", "20s"]);
+    assert_eq!(Ran::of(caller.current_dir(&repo.path)).quiet(), "0\n");
+    let health: Value = serde_json::from_str(&sandbox.client(["status", "--json"]).ok()).unwrap();
+    let pid = health["pid"].to_string();
+    Ran::of(sandbox.command("kill").arg(&pid)).ok();
+    until("it has ended", || Path::new("/proc").join(&pid).join("exe").exists(), |is_there| !is_there);
+}
+
+#[test]
 fn a_daemon_that_is_dying_is_not_in_the_way_of_one_at_another_socket() {
     let sandbox = Sandbox::new();
     let repo = sandbox.repo("app");

@@ -282,9 +282,9 @@ fn taken_ports(shown: &[Shown]) -> Vec<Check> {
 
 /// A Compose override that is not what it should be.
 fn about_override(shown: &Shown) -> Option<Check> {
-    let warning = shown.compose.as_ref()?;
-    let (why, remedy) = warning.rsplit_once("; ").unwrap_or((warning, ""));
-    Some(warn("compose", format!("{}: {why}", shown.worktree.allocation.path), remedy))
+    let why = shown.compose.as_ref()?;
+    let detail = format!("{}: {why}", shown.worktree.allocation.path);
+    Some(warn("compose", detail, super::compose::REMEDY))
 }
 
 /// Offsets that were not given: one line for each thing that stood in the way first, however many worktrees and further

@@ -122,9 +122,13 @@ fn decision(draft: Draft) -> Decision {
     Decision { ledger: draft.ledger, records: draft.records, seen: None }
 }
 
-/// What is wrong with the override of a worktree, and what to do about it. Reads the project's Compose files.
-pub(super) fn warning(allocation: &Allocation) -> Option<String> {
-    let why = match &allocation.compose {
+/// What to do about an override that is not what it should be.
+pub(super) const REMEDY: &str =
+    "run `wtd-client compose --write` there again, or `wtd-client compose --remove`";
+
+/// What is wrong with the override of a worktree. Reads the project's Compose files.
+pub(super) fn what_is_wrong(allocation: &Allocation) -> Option<String> {
+    match &allocation.compose {
         Some(compose) => {
             complaint(allocation).map(str::to_owned).or_else(|| changed_file(allocation, compose))
         }
@@ -135,8 +139,7 @@ pub(super) fn warning(allocation: &Allocation) -> Option<String> {
                 format!("{} is not what was written for this worktree, and is not used", file.display())
             })
         }
-    }?;
-    Some(format!("{why}; run `wtd-client compose --write` there again, or `wtd-client compose --remove`"))
+    }
 }
 
 fn changed_file(allocation: &Allocation, compose: &Compose) -> Option<String> {

@@ -222,7 +222,7 @@ impl Seen {
             branch: branch(&allocation.git_dir, branches),
             // Looked at here, since of a missing worktree nothing was sighted.
             locked: !allocation.is_main() && is_locked(),
-            compose: super::compose::warning(allocation),
+            compose: super::compose::what_is_wrong(allocation),
             conflicts,
         }
     }
@@ -249,7 +249,7 @@ fn show(
     }
     let seen = seen.unwrap_or(Seen { branch: None, locked: false, compose: None, conflicts: Vec::new() });
     let Seen { branch, locked, compose, conflicts } = seen;
-    wire.warnings.extend(compose.clone());
+    wire.warnings.extend(compose.as_ref().map(|why| format!("{why}; {}", super::compose::REMEDY)));
     let worktree = Worktree { allocation: wire, branch, locked, listening, conflicts };
     Shown { id: allocation.id, worktree, compose, is_unread }
 }
