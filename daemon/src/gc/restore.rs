@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Bytes;
+use bytes::Bytes;
 use tokio::sync::{OwnedMutexGuard, watch};
 use tracing::{info, warn};
 use uuid::Uuid;
