@@ -7,7 +7,7 @@ use std::process::{Child, Stdio};
 use crate::gc::{Scene, sandbox};
 use crate::harness::engine::{self, Engine};
 use crate::harness::engine_proxy::{EngineProxy, Fault};
-use crate::harness::{Daemon, Repo, Sandbox, until};
+use crate::harness::{Daemon, Ran, Repo, Sandbox, until};
 
 /// A backup of a volume that was dropped, and what restores it.
 struct Stage<'s> {
@@ -161,6 +161,21 @@ fn a_new_worktree_never_opens_a_volume_that_was_restored() {
     // Asks the engine what is there.
     sandbox.client(["gc", "--dry-run"]).ok();
     assert_eq!(daemon.put(&repo.add("fourth"))["offset"], 10_000, "nothing is there any more");
+}
+
+#[test]
+fn what_is_no_file_is_no_backup_and_stands_in_nobodys_way() {
+    let Some(engine) = engine::shared() else { return };
+    let sandbox = sandbox(&engine.host());
+    let (stage, _daemon) = Stage::new(&sandbox, engine);
+    let pipe = sandbox.path("pipe");
+    Ran::of(sandbox.command("mkfifo").arg(&pipe)).ok();
+    for odd in [pipe.to_str().unwrap(), "/dev/zero", sandbox.root().to_str().unwrap()] {
+        let refused = sandbox.client(["restore", odd]).fails(1);
+        assert!(refused.contains(&format!("{odd}: it is not a file")), "{refused}");
+    }
+    stage.restores();
+    engine.remove_volume(&stage.volume);
 }
 
 #[test]

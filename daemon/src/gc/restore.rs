@@ -18,7 +18,7 @@ use uuid::Uuid;
 use wtd_protocol::gc::Restored;
 use wtd_protocol::{Problem, ProblemType};
 
-use super::archive::{Content, inspect};
+use super::archive::{self, Content, inspect};
 use crate::domain::allocation::Allocation;
 use crate::domain::draft::Draft;
 use crate::domain::gc::belongings::COMPOSE_PROJECT_LABEL;
@@ -326,7 +326,7 @@ impl Restore {
 
 /// The file at where its archive begins, and as much of that as tells whose the volume's own directory is.
 fn open(path: &Path, begins: u64) -> io::Result<(File, Vec<u8>)> {
-    let mut file = File::open(path)?;
+    let mut file = archive::open(path)?;
     file.seek(SeekFrom::Start(begins))?;
     let mut first = Vec::new();
     (&mut file).take(ROOT_ENTRY).read_to_end(&mut first)?;
