@@ -164,6 +164,24 @@ fn a_new_worktree_never_opens_a_volume_that_was_restored() {
 }
 
 #[test]
+fn what_could_not_be_cleared_away_is_as_soon_as_the_engine_answers() {
+    // Of its own: what others do on it would drive out what it remembers.
+    let Some(engine) = Engine::start() else { return };
+    let proxy = EngineProxy::start(engine.socket());
+    let sandbox = sandbox(&proxy.host());
+    let (stage, _daemon) = Stage::new(&sandbox, &engine);
+    // The first is the directory's own owner.
+    proxy.arm_at(Fault::DownBefore, "PUT", 1, 0);
+    let told = Stage::told(stage.begin());
+    assert!(told.contains("is half filled, and left"), "{told}");
+    assert!(engine.inspect(&stage.volume).is_some());
+    assert!(proxy.disarm());
+    let look = || (engine.inspect(&stage.volume).is_some(), engine.helpers(&sandbox).len());
+    until("it is cleared away", look, |left| *left == (false, 0));
+    stage.restores();
+}
+
+#[test]
 fn what_is_no_file_is_no_backup_and_stands_in_nobodys_way() {
     let Some(engine) = engine::shared() else { return };
     let sandbox = sandbox(&engine.host());

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{OwnedMutexGuard, watch};
+use tokio::sync::{Notify, OwnedMutexGuard, watch};
 use tracing::{info, warn};
 use uuid::Uuid;
 use wtd_protocol::gc::Restored;
@@ -65,6 +65,8 @@ pub(super) struct Turn {
     pub(super) owner: String,
     /// Whether the daemon is about to end.
     pub(super) end: watch::Receiver<bool>,
+    /// Is told when something could not be cleared away.
+    pub(super) unended: Arc<Notify>,
     pub(super) _lock: OwnedMutexGuard<()>,
 }
 
@@ -239,14 +241,18 @@ impl Restore {
             Ok(kept) => {
                 let outcome = format!("{}; {}", problem.detail, interrupted(kept.as_deref()));
                 if let Err(error) = conclude(&self.turn.writer, &self.id, outcome, kept.is_some()).await {
-                    warn!(%name, why = %error, "the next start clears away what was restored by half");
+                    self.turn.unended.notify_one();
+                    warn!(%name, why = %error, "what was restored by half is cleared away later");
                 }
                 match kept {
                     None => return problem,
                     Some(why) => why,
                 }
             }
-            Err(error) => error.to_string(),
+            Err(error) => {
+                self.turn.unended.notify_one();
+                error.to_string()
+            }
         };
         let detail = format!(
             "{}; volume {name} is half filled, and left: {why}; `docker volume rm {name}` removes it",
