@@ -52,7 +52,7 @@ fn a_volume_that_was_there_before_the_worktree_is_kept() {
     std::fs::write(engine.content(&volume).join("used"), "").unwrap();
     scene.repo.remove(&path);
     let reason = scene.kept(&[]);
-    assert!(reason.contains("before"), "{reason}");
+    assert!(reason.contains("before") && reason.contains("; `docker volume rm` drops it if"), "{reason}");
     engine.remove_volume(&volume);
 }
 
@@ -115,7 +115,10 @@ fn another_projects_volume_and_odd_ones_are_kept() {
     anew(label("com.docker.compose.project", "billing"), "billing");
     anew(label("dev.wtd.allocation", "0191e5f0-0000-7000-8000-000000000000"), "allocation 0191e5f0");
     let options = json!({ "type": "tmpfs", "device": "tmpfs", "o": "size=1m" });
-    anew(json!({ "Name": volume, "DriverOpts": options }), "driver options");
+    anew(
+        json!({ "Name": volume, "DriverOpts": options }),
+        "driver options (device, o, type); `docker volume rm` drops it",
+    );
     engine.remove_volume(&volume);
     engine.remove(&user);
     engine.remove_volume(&held);

@@ -7,7 +7,7 @@ use std::process::{Child, Stdio};
 use crate::gc::{Scene, sandbox};
 use crate::harness::engine::{self, Engine};
 use crate::harness::engine_proxy::{EngineProxy, Fault};
-use crate::harness::{Daemon, Repo, Sandbox, until};
+use crate::harness::{Daemon, Ran, Repo, Sandbox, until};
 
 /// A backup of a volume that was dropped, and what restores it.
 struct Stage<'s> {
@@ -161,6 +161,39 @@ fn a_new_worktree_never_opens_a_volume_that_was_restored() {
     // Asks the engine what is there.
     sandbox.client(["gc", "--dry-run"]).ok();
     assert_eq!(daemon.put(&repo.add("fourth"))["offset"], 10_000, "nothing is there any more");
+}
+
+#[test]
+fn what_could_not_be_cleared_away_is_as_soon_as_the_engine_answers() {
+    // Of its own: what others do on it would drive out what it remembers.
+    let Some(engine) = Engine::start() else { return };
+    let proxy = EngineProxy::start(engine.socket());
+    let sandbox = sandbox(&proxy.host());
+    let (stage, _daemon) = Stage::new(&sandbox, &engine);
+    // The first is the directory's own owner.
+    proxy.arm_at(Fault::DownBefore, "PUT", 1, 0);
+    let told = Stage::told(stage.begin());
+    assert!(told.contains("is half filled, and left"), "{told}");
+    assert!(engine.inspect(&stage.volume).is_some());
+    assert!(proxy.disarm());
+    let look = || (engine.inspect(&stage.volume).is_some(), engine.helpers(&sandbox).len());
+    until("it is cleared away", look, |left| *left == (false, 0));
+    stage.restores();
+}
+
+#[test]
+fn what_is_no_file_is_no_backup_and_stands_in_nobodys_way() {
+    let Some(engine) = engine::shared() else { return };
+    let sandbox = sandbox(&engine.host());
+    let (stage, _daemon) = Stage::new(&sandbox, engine);
+    let pipe = sandbox.path("pipe");
+    Ran::of(sandbox.command("mkfifo").arg(&pipe)).ok();
+    for odd in [pipe.to_str().unwrap(), "/dev/zero", sandbox.root().to_str().unwrap()] {
+        let refused = sandbox.client(["restore", odd]).fails(1);
+        assert!(refused.contains(&format!("{odd}: it is not a file")), "{refused}");
+    }
+    stage.restores();
+    engine.remove_volume(&stage.volume);
 }
 
 #[test]

@@ -74,7 +74,11 @@ impl Server {
     pub async fn connect(place: &Place, database: &str) -> Result<Self, DatabaseError> {
         let address = &place.address;
         let begin = async {
-            let mut connection = PgConnection::connect_with(&place.options(database)).await?;
+            let (place, database) = (place.clone(), database.to_owned());
+            // The password file may be on a disk that hangs.
+            let options = tokio::task::spawn_blocking(move || place.options(&database));
+            let mut connection =
+                PgConnection::connect_with(&options.await.map_err(|_| Error::WorkerCrashed)?).await?;
             sqlx::raw_sql(BEGIN).execute(&mut connection).await?;
             let about = "SELECT (SELECT system_identifier FROM pg_control_system()),
                                 current_setting('server_version_num')::int4";

@@ -92,7 +92,7 @@ impl Connection {
     }
 
     /// The content of the volume as a tar stream, its files' names relative to the volume's root.
-    pub fn read(&self, held: &Held) -> impl Stream<Item = Result<axum::body::Bytes, EngineError>> + use<> {
+    pub fn read(&self, held: &Held) -> impl Stream<Item = Result<bytes::Bytes, EngineError>> + use<> {
         let options = DownloadFromContainerOptionsBuilder::default().path(&format!("{MOUNT}/.")).build();
         let stream = self.docker.download_from_container(held.container.as_str(), Some(options));
         timed(self.host.clone(), stream)
@@ -102,7 +102,7 @@ impl Connection {
     pub async fn write(
         &self,
         held: &Held,
-        tar: impl Stream<Item = Result<axum::body::Bytes, std::io::Error>> + Send + 'static,
+        tar: impl Stream<Item = Result<bytes::Bytes, std::io::Error>> + Send + 'static,
         patience: std::time::Duration,
     ) -> Result<(), EngineError> {
         self.write_at(held, MOUNT, tar, patience).await
@@ -113,7 +113,7 @@ impl Connection {
         &self,
         held: &Held,
         path: &str,
-        tar: impl Stream<Item = Result<axum::body::Bytes, std::io::Error>> + Send + 'static,
+        tar: impl Stream<Item = Result<bytes::Bytes, std::io::Error>> + Send + 'static,
         patience: std::time::Duration,
     ) -> Result<(), EngineError> {
         // Without `copyUIDGID`, which would give everything to the container's user: on Podman always, on Docker where it

@@ -6,13 +6,13 @@ use std::io;
 use std::path::Component;
 use std::pin::Pin;
 
-use axum::body::Bytes;
 use bollard::models::{ContainerCreateBody, ContainerInspectResponse, HostConfig, MountPoint};
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, CreateContainerOptions, DownloadFromContainerOptionsBuilder,
     InspectContainerOptions, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
     StartContainerOptions,
 };
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 
 use super::archive::{HELPER_LABEL, MOUNT, timed};

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::io;
 
-use axum::body::Body;
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::Request;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -61,12 +62,12 @@ pub(super) async fn of_volumes(host: &Host) -> io::Result<HashMap<String, u64>> 
     let connection = tokio::spawn(connection);
     let request = Request::get("/system/df?type=volume&verbose=true")
         .header("host", "docker")
-        .body(Body::empty())
+        .body(Empty::<Bytes>::new())
         .map_err(io::Error::other)?;
     let answer = sender.send_request(request).await.map_err(io::Error::other)?;
     let is_success = answer.status().is_success();
     let body =
-        axum::body::to_bytes(Body::new(answer.into_body()), MAX_BYTES).await.map_err(io::Error::other)?;
+        Limited::new(answer.into_body(), MAX_BYTES).collect().await.map_err(io::Error::other)?.to_bytes();
     connection.abort();
     if !is_success {
         return Err(io::Error::other("the engine tells no sizes"));

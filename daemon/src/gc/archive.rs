@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 /// The name of our record in the pax header: a vendor's name in capitals, then a keyword (POSIX pax).
@@ -65,9 +66,16 @@ pub(super) fn head(manifest: &Manifest) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Opens a backup. What is no file is refused, and never waited for: nobody may ever write into a pipe.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a file")) }
+}
+
 /// Reads a file from its beginning to its end: every entry, and the end that an archive has to have.
 pub(super) fn inspect(path: &Path) -> io::Result<Content> {
-    let file = File::open(path)?;
+    let file = open(path)?;
     let length = file.metadata()?.len();
     let mut archive = tar::Archive::new(BufReader::with_capacity(PIECE, file));
     let mut content = Content { manifest: None, begins: 0, entries: 0 };
@@ -97,7 +105,7 @@ pub(super) fn inspect(path: &Path) -> io::Result<Content> {
 
 /// The manifest in the records of a pax header.
 fn manifest(path: &Path, at: u64, size: u64) -> io::Result<Option<Manifest>> {
-    let mut file = File::open(path)?;
+    let mut file = open(path)?;
     file.seek(SeekFrom::Start(at))?;
     let mut records = Vec::new();
     file.take(size.min(1024 * 1024)).read_to_end(&mut records)?;

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tracing::warn;
 use wtd_protocol::gc::{Age, GcEvent, GcReport, GcRequest, RestoreRequest};
 use wtd_protocol::{Problem, ProblemType};
@@ -50,6 +50,8 @@ struct Parts {
     running: Arc<Mutex<()>>,
     /// Held while a volume is restored.
     restoring: Arc<Mutex<()>>,
+    /// Told when a volume that was restored by half could not be cleared away at once.
+    unended: Arc<Notify>,
     /// Whether the daemon is about to end.
     end: watch::Sender<bool>,
     /// Stands for this registry on an engine that others use too.
@@ -70,8 +72,9 @@ impl Gc {
     /// A gc that works with these, for the registry at this path.
     pub fn new(releaser: Releaser, engine: Engine, registry: &Path) -> Self {
         let (end, _) = watch::channel(false);
-        let (running, restoring) = (Arc::default(), Arc::default());
-        Self(Arc::new(Parts { releaser, engine, running, restoring, end, owner: owner_of(registry) }))
+        let (running, restoring, unended) = (Arc::default(), Arc::default(), Arc::default());
+        let owner = owner_of(registry);
+        Self(Arc::new(Parts { releaser, engine, running, restoring, unended, end, owner }))
     }
 
     /// What stands on an engine for what restoring makes there: gc's own helpers go by another name, since each clears
@@ -142,7 +145,8 @@ impl Gc {
         })?;
         let (writer, owner) = (self.writer().clone(), self.restorer());
         let reconciler = self.0.releaser.reconciler.clone();
-        let turn = restore::Turn { writer, reconciler, owner, end: self.0.end.subscribe(), _lock: lock };
+        let (end, unended) = (self.0.end.subscribe(), Arc::clone(&self.0.unended));
+        let turn = restore::Turn { writer, reconciler, owner, end, unended, _lock: lock };
         let volume = request.volume.clone();
         // By itself: a caller who goes away must not keep what an earlier process left from being cleared away whole.
         let prepared = tokio::spawn(async move {
@@ -152,20 +156,26 @@ impl Gc {
         prepared.await.map_err(|_| problem::shutting_down())?
     }
 
-    /// Clears away what an earlier process was interrupted at, as soon as the engines answer that it was at.
+    /// Clears away what an earlier process was interrupted at and what this one could not clear away, as soon as the engines
+    /// answer that it was at. Until the future is dropped.
     pub async fn recover(&self, resyncs: &watch::Receiver<Duration>) {
-        retry::until_done(resyncs, || async {
-            let _lock = self.0.restoring.lock().await;
-            let hosts: HashSet<String> =
-                restore::unended(self.writer()).into_iter().map(|it| it.host.clone()).collect();
-            for connection in open_all(hosts).await {
-                if let Err(problem) = restore::clear(self.writer(), &self.restorer(), &connection).await {
-                    warn!(why = problem.detail, "what was restored by half waits");
-                }
+        loop {
+            retry::until_done(resyncs, || self.is_all_cleared()).await;
+            self.0.unended.notified().await;
+        }
+    }
+
+    /// Clears away what was restored by half; true when nothing of that is left.
+    async fn is_all_cleared(&self) -> bool {
+        let _lock = self.0.restoring.lock().await;
+        let hosts: HashSet<String> =
+            restore::unended(self.writer()).into_iter().map(|it| it.host.clone()).collect();
+        for connection in open_all(hosts).await {
+            if let Err(problem) = restore::clear(self.writer(), &self.restorer(), &connection).await {
+                warn!(why = problem.detail, "what was restored by half waits");
             }
-            restore::unended(self.writer()).is_empty()
-        })
-        .await;
+        }
+        restore::unended(self.writer()).is_empty()
     }
 
     /// Clears away what was restored by half, unless it is being restored now.

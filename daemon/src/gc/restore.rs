@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Bytes;
-use tokio::sync::{OwnedMutexGuard, watch};
+use bytes::Bytes;
+use tokio::sync::{Notify, OwnedMutexGuard, watch};
 use tracing::{info, warn};
 use uuid::Uuid;
 use wtd_protocol::gc::Restored;
 use wtd_protocol::{Problem, ProblemType};
 
-use super::archive::{Content, inspect};
+use super::archive::{self, Content, inspect};
 use crate::domain::allocation::Allocation;
 use crate::domain::draft::Draft;
 use crate::domain::gc::belongings::COMPOSE_PROJECT_LABEL;
@@ -65,6 +65,8 @@ pub(super) struct Turn {
     pub(super) owner: String,
     /// Whether the daemon is about to end.
     pub(super) end: watch::Receiver<bool>,
+    /// Is told when something could not be cleared away.
+    pub(super) unended: Arc<Notify>,
     pub(super) _lock: OwnedMutexGuard<()>,
 }
 
@@ -239,14 +241,18 @@ impl Restore {
             Ok(kept) => {
                 let outcome = format!("{}; {}", problem.detail, interrupted(kept.as_deref()));
                 if let Err(error) = conclude(&self.turn.writer, &self.id, outcome, kept.is_some()).await {
-                    warn!(%name, why = %error, "the next start clears away what was restored by half");
+                    self.turn.unended.notify_one();
+                    warn!(%name, why = %error, "what was restored by half is cleared away later");
                 }
                 match kept {
                     None => return problem,
                     Some(why) => why,
                 }
             }
-            Err(error) => error.to_string(),
+            Err(error) => {
+                self.turn.unended.notify_one();
+                error.to_string()
+            }
         };
         let detail = format!(
             "{}; volume {name} is half filled, and left: {why}; `docker volume rm {name}` removes it",
@@ -326,7 +332,7 @@ impl Restore {
 
 /// The file at where its archive begins, and as much of that as tells whose the volume's own directory is.
 fn open(path: &Path, begins: u64) -> io::Result<(File, Vec<u8>)> {
-    let mut file = File::open(path)?;
+    let mut file = archive::open(path)?;
     file.seek(SeekFrom::Start(begins))?;
     let mut first = Vec::new();
     (&mut file).take(ROOT_ENTRY).read_to_end(&mut first)?;

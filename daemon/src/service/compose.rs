@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use axum::body::Bytes;
+use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use wtd_protocol::compose::{DIGEST_LENGTH, FILE_NAME, MAX_BYTES, MAX_FILES, digest, range};
 use wtd_protocol::requests::ComposeRequest;

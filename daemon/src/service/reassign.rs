@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use axum::body::Bytes;
+use bytes::Bytes;
 use wtd_protocol::gc::EngineHint;
 use wtd_protocol::{Problem, ProblemType, State};
 

@@ -165,11 +165,15 @@ impl fmt::Display for Keep {
                 "wtd did not see this engine while its worktree was there; `docker volume rm` drops it",
             ),
             Self::Name => f.write_str("wtd passes no such name to an engine; `docker volume rm` drops it"),
-            Self::Driver(what) => write!(f, "it is not a plain local volume: {what}"),
+            Self::Driver(what) => {
+                write!(f, "it is not a plain local volume: {what}; `docker volume rm` drops it")
+            }
             Self::OthersLabel(id) => write!(f, "its label says that it belongs to allocation {id}"),
             Self::OthersProject(project) => write!(f, "it belongs to the Compose project {project}"),
             Self::Live(path) => write!(f, "the worktree {path} has it"),
-            Self::MadeBefore => f.write_str("it may have been there before its worktree"),
+            Self::MadeBefore => f.write_str(
+                "it may have been there before its worktree; `docker volume rm` drops it if nobody needs it",
+            ),
             Self::InUse { containers, project, running } => {
                 let users = containers.join(", ");
                 let verb = if containers.len() == 1 { "uses" } else { "use" };
