@@ -220,9 +220,9 @@ fn parse_range(text: &str) -> Option<RangeInclusive<u16>> {
 
 /// The ports that the kernel keeps for those who ask for them by number
 /// (`net.ipv4.ip_local_reserved_ports`, ip(7)); none where it doesn't tell.
-pub fn reserved_ports() -> Vec<RangeInclusive<u16>> {
-    let list = fs::read_to_string("/proc/sys/net/ipv4/ip_local_reserved_ports").unwrap_or_default();
-    list.trim().parse::<PortRanges>().map(|ports| ports.ranges().to_vec()).unwrap_or_default()
+pub fn reserved_ports() -> Option<Vec<RangeInclusive<u16>>> {
+    let list = fs::read_to_string("/proc/sys/net/ipv4/ip_local_reserved_ports").ok()?;
+    Some(list.trim().parse::<PortRanges>().ok()?.ranges().to_vec())
 }
 
 #[cfg(test)]
@@ -284,6 +284,6 @@ mod tests {
         assert_eq!(parse_range("32768\t60999\n"), Some(32768..=60999));
         assert_eq!(parse_range("x"), None);
         assert!(ephemeral_range().is_some_and(|range| range.start() < range.end()));
-        assert!(reserved_ports().iter().all(|range| range.start() <= range.end()));
+        assert!(reserved_ports().unwrap().iter().all(|range| range.start() <= range.end()));
     }
 }

@@ -93,6 +93,8 @@ mod topologies;
 #[cfg(test)]
 mod trust;
 #[cfg(test)]
+mod unknown;
+#[cfg(test)]
 mod watching;
 #[cfg(test)]
 mod without_daemon;

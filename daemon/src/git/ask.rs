@@ -29,6 +29,9 @@ const MAX_ERROR: u64 = 4096;
 /// Pauses before git is asked again: it fails when it meets a worktree that is just being made or removed.
 const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(100)];
 
+/// Exit code of `git symbolic-ref -q` where there is no branch (git-symbolic-ref(1)).
+const DETACHED: i32 = 1;
+
 /// Exit code of git for a command line that it does not understand (`usage()` in `usage.c`).
 const USAGE: i32 = 129;
 
@@ -71,13 +74,16 @@ pub fn worktree_paths(common_dir: &Path) -> Listing {
     parse(&output)
 }
 
-/// The branch that `HEAD` in the git dir names, if git says so until `deadline`.
-pub(super) fn branch(git_dir: &Path, deadline: Instant) -> Result<String, AskError> {
+/// The branch that `HEAD` in the git dir names, if git says so until `deadline`; none where it is detached.
+pub(super) fn branch(git_dir: &Path, deadline: Instant) -> Result<Option<String>, AskError> {
     if Instant::now() >= deadline {
         return Err(AskError::Timeout);
     }
-    let output = ask_once(OsStr::new("git"), git_dir, &["symbolic-ref", "-q", "--short", "HEAD"], deadline)?;
-    Ok(String::from_utf8_lossy(output.trim_ascii_end()).into_owned())
+    match ask_once(OsStr::new("git"), git_dir, &["symbolic-ref", "-q", "--short", "HEAD"], deadline) {
+        Ok(output) => Ok(Some(String::from_utf8_lossy(output.trim_ascii_end()).into_owned())),
+        Err(AskError::Failed { status, .. }) if status.code() == Some(DETACHED) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 pub(crate) fn parse(output: &[u8]) -> Listing {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use wtd_protocol::{Allocation, Check, CheckStatus, PassedOver, State};
 
 use super::Service;
-use super::list::Shown;
+use super::list::{All, Shown};
 use crate::domain::allocation::is_mistake;
 use crate::listeners;
 use crate::text::{count, shell_word};
@@ -20,9 +20,17 @@ impl Service {
             self.container_engine().await,
         ];
         let live = HashSet::from([State::Active, State::Missing]);
-        let shown = self.shown(&live).await;
-        checks.extend(shown.iter().flat_map(|shown| unread(shown)));
-        checks.extend(shown.iter().flat_map(|shown| taken_ports(shown)));
+        let shown = match self.shown(&live).await {
+            Ok(All { worktrees, unheard }) => {
+                checks.extend(unread(&worktrees));
+                checks.extend(taken_ports(&worktrees, unheard.as_deref()));
+                worktrees
+            }
+            Err(problem) => {
+                checks.push(warn("worktrees", format!("unknown: {}", problem.detail), &problem.remedy));
+                Vec::new()
+            }
+        };
         checks.extend(self.ephemeral_ports());
         checks.push(self.offsets());
         checks.extend(self.held_offsets());
@@ -30,7 +38,7 @@ impl Service {
         checks.extend(self.databases());
         checks.extend(self.trust_checks());
         checks.extend(self.env_files());
-        checks.extend(shown.iter().flatten().filter_map(about_override));
+        checks.extend(shown.iter().filter_map(about_override));
         checks
     }
 
@@ -126,7 +134,11 @@ impl Service {
     /// Ports in the ephemeral range can be taken by any outgoing connection, unless the kernel is told to leave them.
     fn ephemeral_ports(&self) -> Option<Check> {
         let range = listeners::ephemeral_range()?;
-        let left_alone = listeners::reserved_ports();
+        let Some(left_alone) = listeners::reserved_ports() else {
+            let detail = "which ports the kernel keeps from outgoing connections is unknown".to_owned();
+            let remedy = "let wtd read /proc/sys/net/ipv4/ip_local_reserved_ports";
+            return Some(warn("ephemeral ports", detail, remedy));
+        };
         let snapshot = self.0.writer.snapshot();
         let mut exposed: Vec<u16> = snapshot
             .ledger
@@ -261,8 +273,16 @@ fn unread(shown: &[Shown]) -> Vec<Check> {
     repositories.into_iter().map(line).collect()
 }
 
-fn taken_ports(shown: &[Shown]) -> Vec<Check> {
+/// Ports that others have; `unheard` is why that is unknown.
+fn taken_ports(shown: &[Shown], unheard: Option<&str>) -> Vec<Check> {
     let mut checks = Vec::new();
+    if let Some(why) = unheard {
+        checks.push(warn(
+            "ports",
+            format!("who listens on the ports of worktrees is unknown: {why}"),
+            "let wtd read /proc/net/tcp and /proc/net/tcp6",
+        ));
+    }
     for worktree in shown.iter().map(|shown| &shown.worktree) {
         let allocation = &worktree.allocation;
         for conflict in &worktree.conflicts {

@@ -14,6 +14,7 @@ use crate::git::branch;
 use crate::listeners::Listeners;
 use crate::problem;
 use crate::registry::Snapshot;
+use crate::text::plain;
 use crate::wire;
 
 /// How long a list waits for a look at worktrees that were missing when last seen.
@@ -37,7 +38,7 @@ impl Service {
     /// The worktrees whose allocation is in one of `states`, oldest first.
     pub async fn worktrees(&self, states: &HashSet<State>) -> Result<Vec<Worktree>, Problem> {
         let shown = self.shown(states).await?;
-        let mut worktrees: Vec<_> = shown.into_iter().map(|shown| shown.worktree).collect();
+        let mut worktrees: Vec<_> = shown.worktrees.into_iter().map(|shown| shown.worktree).collect();
         if states.contains(&State::Released) {
             let released = self.0.history.released(RELEASED).await.map_err(|error| {
                 Problem::new(ProblemType::RegistryUnavailable, error.to_string(), "see `wtd-client doctor`")
@@ -56,7 +57,7 @@ impl Service {
     }
 
     /// The worktrees in the registry whose allocation is in one of `states`, oldest first.
-    pub(super) async fn shown(&self, states: &HashSet<State>) -> Result<Vec<Shown>, Problem> {
+    pub(super) async fn shown(&self, states: &HashSet<State>) -> Result<All, Problem> {
         self.look_for_the_missing().await;
         let snapshot = self.0.writer.snapshot();
         let wanted = snapshot.ledger.allocations().filter(|allocation| states.contains(&allocation.state));
@@ -64,15 +65,15 @@ impl Service {
         for (place, allocation) in wanted.cloned().enumerate() {
             by_repository.entry(allocation.repository).or_default().push((place, allocation));
         }
-        let listeners = tokio::task::spawn_blocking(|| Listeners::read().ok());
+        let listeners = tokio::task::spawn_blocking(listening_now);
         let listeners = Arc::new(listeners.await.map_err(|_| problem::shutting_down())?);
         let branches = Instant::now() + BRANCHES;
         let read = {
             let (snapshot, listeners) = (Arc::clone(&snapshot), Arc::clone(&listeners));
             move |all: Vec<(usize, Arc<Allocation>)>| {
                 let show = |(place, allocation): (usize, Arc<Allocation>)| {
-                    let seen = Seen::now(&allocation, (*listeners).as_ref(), branches);
-                    (place, show(&snapshot, &allocation, (*listeners).as_ref(), Some(seen)))
+                    let seen = Seen::now(&allocation, &listeners, branches);
+                    (place, show(&snapshot, &allocation, &listeners, Some(seen)))
                 };
                 all.into_iter().map(show).collect::<Vec<_>>()
             }
@@ -83,9 +84,10 @@ impl Service {
         for ((_, all), look) in all.into_iter().zip(looks) {
             match look {
                 Some(look) => shown.extend(look),
-                None => shown.extend(all.into_iter().map(|(place, allocation)| {
-                    (place, show(&snapshot, &allocation, (*listeners).as_ref(), None))
-                })),
+                None => shown.extend(
+                    all.into_iter()
+                        .map(|(place, allocation)| (place, show(&snapshot, &allocation, &listeners, None))),
+                ),
             }
         }
         shown.sort_unstable_by_key(|(place, _)| *place);
@@ -97,7 +99,7 @@ impl Service {
             worktree.allocation.warnings.extend(troubles.chain(self.0.databases.note(*id)));
         }
         self.spare_own_containers(&mut shown).await;
-        Ok(shown)
+        Ok(All { worktrees: shown, unheard: (*listeners).as_ref().err().cloned() })
     }
 
     /// Who listens for a container works in no worktree; the engine knows whose the container is.
@@ -184,6 +186,21 @@ fn mistakes(snapshot: &Snapshot, repository: RepositoryId) -> Vec<String> {
     all.into_iter().cloned().collect()
 }
 
+/// Who listens on which port, or why that is unknown.
+type Listening = Result<Listeners, String>;
+
+fn listening_now() -> Listening {
+    Listeners::read().map_err(|error| plain(&error.to_string()))
+}
+
+/// What is told of, and of all of it together.
+#[derive(Debug)]
+pub(super) struct All {
+    pub(super) worktrees: Vec<Shown>,
+    /// Why it is unknown who listens on which port.
+    pub(super) unheard: Option<String>,
+}
+
 /// A worktree as it is told of.
 #[derive(Debug)]
 pub(super) struct Shown {
@@ -196,8 +213,11 @@ pub(super) struct Shown {
 }
 
 /// What is on a worktree's disk.
+#[derive(Default)]
 struct Seen {
     branch: Option<String>,
+    /// Why the branch is unknown.
+    branch_unknown: Option<String>,
     locked: bool,
     compose: Option<String>,
     conflicts: Vec<PortConflict>,
@@ -205,21 +225,27 @@ struct Seen {
 
 impl Seen {
     /// Blocks, on git until `branches`.
-    fn now(allocation: &Allocation, listeners: Option<&Listeners>, branches: Instant) -> Self {
+    fn now(allocation: &Allocation, listeners: &Listening, branches: Instant) -> Self {
         let mut conflicts = Vec::new();
         // A port that worktrees share is somebody else's by design.
         for (variable, port) in allocation.ports.iter().filter(|(_, port)| !port.shared) {
-            if let Some(reason) = listeners.and_then(|now| now.outsider(port.port, &allocation.path)) {
+            let outsider = |now: &Listeners| now.outsider(port.port, &allocation.path);
+            if let Some(reason) = listeners.as_ref().ok().and_then(outsider) {
                 conflicts.push(PortConflict { variable: variable.to_string(), port: port.port, reason });
             }
         }
         // The git dir of one that is stale can be another worktree's by now.
         if !allocation.is_live() {
-            return Self { branch: None, locked: false, compose: None, conflicts };
+            return Self { conflicts, ..Self::default() };
         }
         let is_locked = || allocation.git_dir.join("locked").symlink_metadata().is_ok();
+        let (branch, branch_unknown) = match branch(&allocation.git_dir, branches) {
+            Ok(branch) => (branch, None),
+            Err(why) => (None, Some(why.to_string())),
+        };
         Self {
-            branch: branch(&allocation.git_dir, branches),
+            branch,
+            branch_unknown,
             // Looked at here, since of a missing worktree nothing was sighted.
             locked: !allocation.is_main() && is_locked(),
             compose: super::compose::what_is_wrong(allocation),
@@ -232,14 +258,14 @@ impl Seen {
 fn show(
     snapshot: &Snapshot,
     allocation: &Arc<Allocation>,
-    listeners: Option<&Listeners>,
+    listeners: &Listening,
     seen: Option<Seen>,
 ) -> Shown {
     let common_dir = snapshot
         .ledger
         .repository(allocation.repository)
         .map_or_else(|| allocation.git_dir.clone(), |repository| repository.common_dir.clone());
-    let is_taken = |port| listeners.is_some_and(|now| now.listening(port));
+    let is_taken = |port| listeners.as_ref().is_ok_and(|now| now.listening(port));
     let taken = allocation.ports.iter().filter(|(_, port)| is_taken(port.port));
     let listening = taken.map(|(variable, _)| variable.to_string()).collect();
     let mut wire = wire::allocation(allocation, &common_dir, false);
@@ -247,9 +273,12 @@ fn show(
     if is_unread {
         wire.warnings.push(UNREAD.to_owned());
     }
-    let seen = seen.unwrap_or(Seen { branch: None, locked: false, compose: None, conflicts: Vec::new() });
-    let Seen { branch, locked, compose, conflicts } = seen;
+    let Seen { branch, branch_unknown, locked, compose, conflicts } = seen.unwrap_or_default();
     wire.warnings.extend(compose.as_ref().map(|why| format!("{why}; {}", super::compose::REMEDY)));
+    wire.warnings.extend(branch_unknown.map(|why| format!("its branch is unknown: {why}")));
+    if let Err(why) = listeners {
+        wire.warnings.push(format!("who listens on its ports is unknown: {why}"));
+    }
     let worktree = Worktree { allocation: wire, branch, locked, listening, conflicts };
     Shown { id: allocation.id, worktree, compose, is_unread }
 }

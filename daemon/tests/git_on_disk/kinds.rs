@@ -225,7 +225,7 @@ fn a_worktree_on_an_unmounted_disk_is_missing_on_another_device() {
 fn branches_are_read_from_head() {
     let scratch = Scratch::new();
     let (main, linked) = scratch.with_linked();
-    let branch = |root| wtd::git::branch(&rev_parse(root, "--absolute-git-dir"), soon());
+    let branch = |root| wtd::git::branch(&rev_parse(root, "--absolute-git-dir"), soon()).unwrap();
     assert_eq!(branch(&main).as_deref(), Some("main"));
     assert_eq!(branch(&linked), None);
     git(&linked, ["checkout", "-q", "-b", "it's/a`b$(c)"]);
@@ -244,7 +244,7 @@ fn branches_of_a_reftable_repository_are_asked_of_git() {
     git(&main, ["worktree", "add", "-q", "-b", "feature", "../linked"]);
     let seen = look(&main.join(".git"));
     assert!(is_finished(only(&seen)));
-    assert_eq!(wtd::git::branch(&only(&seen).git_dir, soon()).as_deref(), Some("feature"));
-    assert_eq!(wtd::git::branch(&main.join(".git"), soon()).as_deref(), Some("main"));
+    assert_eq!(wtd::git::branch(&only(&seen).git_dir, soon()).unwrap().as_deref(), Some("feature"));
+    assert_eq!(wtd::git::branch(&main.join(".git"), soon()).unwrap().as_deref(), Some("main"));
     assert_eq!(discover(&scratch.path("linked")).unwrap().git_dir, only(&seen).git_dir);
 }

@@ -28,18 +28,30 @@ impl Tampering {
 
     /// Tampers with a running daemon, from now on.
     pub(crate) fn with(daemon: &Daemon<'_>, calls: &str, how: &str) -> Self {
+        Self::attach(daemon, &Self::options(calls, how))
+    }
+
+    /// As [`Tampering::with`], with those of the calls that concern one file.
+    pub(crate) fn at(daemon: &Daemon<'_>, file: &str, calls: &str, how: &str) -> Self {
+        let options = Self::options(calls, how);
+        Self::attach(daemon, &[&["-P".to_owned(), file.to_owned()], &options[..]].concat())
+    }
+
+    fn attach(daemon: &Daemon<'_>, options: &[String]) -> Self {
         let mut child = Command::new("strace")
             .args(["-f", "-o", "/dev/null", "-p", &daemon.pid().to_string()])
-            .args(Self::options(calls, how))
+            .args(options)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        stderr.read_line(&mut line).unwrap();
-        assert!(line.contains("attached"), "{line}");
+        let mut said = String::new();
+        // It tells first what a path leads to.
+        while !said.contains("attached") {
+            assert_ne!(stderr.read_line(&mut said).unwrap(), 0, "{said}");
+        }
         // It says more about each thread that comes and goes, and must not be held up by that.
         std::thread::spawn(move || drop(stderr.read_to_end(&mut Vec::new())));
         Self(child)
