@@ -48,6 +48,9 @@ fn memory_is_flat_however_many_worktrees_come_and_go() {
         });
         resident.push(daemon.resident_kib());
     }
+    if minutes.is_some() {
+        eprintln!("KiB after each round of {}: {resident:?}", AT_ONCE * ROUND);
+    }
     let settled = if minutes.is_some() { resident.len() / 2 } else { 0 };
     let (first, last) = (resident[settled], resident[resident.len() - 1]);
     assert!(last <= first + GROWTH_KIB, "KiB after each round of {}: {resident:?}", AT_ONCE * ROUND);

@@ -49,9 +49,7 @@ pub fn write(allocation: &Allocation, claim: &Claim) -> bool {
 
 /// Deletes the allocation file, if it is there.
 pub fn remove(git_dir: &Path) {
-    if let Err(error) = std::fs::remove_file(git_dir.join(FILE_NAME))
-        && error.kind() != io::ErrorKind::NotFound
-    {
+    if let Err(error) = delete(&git_dir.join(FILE_NAME)) {
         debug!(git_dir = %git_dir.display(), error = &error as &dyn std::error::Error, "allocation file not deleted");
     }
 }
@@ -78,34 +76,39 @@ fn by_way_of(worktree: &Path, git_dir: &Path) -> PathBuf {
 fn place(git_dir: &Path, way: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     // Always of the same name, so that one that a killed daemon has left is taken away by the next.
     let draft = format!("{name}.new");
+    let nameless = match write_nameless(way, bytes) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(error),
+        nameless => nameless,
+    };
+    // Waits, as nothing else here does, for whoever is changing the directory: a name that waited for that itself would
+    // have found its way before, and be made after.
+    delete(&way.join(&draft))?;
     let replace_by = |write: &dyn Fn(&Path) -> io::Result<()>| {
         let at = way.join(&draft);
-        let written = match write(&at) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                std::fs::remove_file(&at).and_then(|()| write(&at))
-            }
-            written => written,
-        };
-        written.and_then(|()| std::fs::rename(&at, way.join(name)))
+        write(&at).and_then(|()| std::fs::rename(&at, way.join(name)))
     };
-    let placed = match write_nameless(way, bytes) {
+    let placed = match nameless {
         Ok(file) => match name_it(&file, &way.join(name)) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 replace_by(&|draft| name_it(&file, draft))
             }
             named => return named,
         },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(error),
         // Not every file system has files without a name.
         Err(_) => replace_by(&|draft| write_new(draft, bytes)),
     };
     if placed.is_err() {
-        match std::fs::remove_file(git_dir.join(draft)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        delete(&git_dir.join(draft))?;
     }
     placed
+}
+
+/// Deletes a file, if it is there.
+fn delete(file: &Path) -> io::Result<()> {
+    match std::fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// A file in `directory` that has no name (open(2), `O_TMPFILE`): nobody finds it, and it ends with this process.
