@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::thread;
 
+use serde_json::json;
+
 use crate::harness::{Daemon, Frozen, Repo, Sandbox, until};
 
 /// More than there are threads for work that blocks.
@@ -38,6 +40,26 @@ fn no_other_repository_waits_to_be_looked_at() {
     drop(frozen);
     daemon.await_agreement(&repo);
     daemon.terminate();
+}
+
+#[test]
+fn whoever_asks_from_a_directory_that_hangs_is_told_so_and_keeps_nobody_from_being_answered() {
+    let sandbox = restless();
+    let daemon = sandbox.daemon();
+    let (repo, other) = (sandbox.repo("hanging"), sandbox.repo("well"));
+    let Some((_, _frozen)) = hang(&daemon, &repo) else { return };
+    let below = repo.path.join("below");
+    std::fs::create_dir(&below).unwrap();
+    thread::scope(|scope| {
+        for _ in 0..OFTEN {
+            scope.spawn(|| {
+                let answer = daemon.http("PUT", "/v1/worktrees", Some(&json!({ "path": below })));
+                let problem = answer.is_problem(422, "path-unreadable");
+                assert!(problem["detail"].as_str().unwrap().contains("no answer within"), "{problem:#}");
+            });
+        }
+    });
+    assert_eq!(daemon.put(&other.path)["state"], "active");
 }
 
 #[test]

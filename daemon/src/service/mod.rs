@@ -20,6 +20,7 @@ use wtd_protocol::{Health, PathText, Problem, ProblemType, State};
 
 use self::sight::Sight;
 use crate::databases::Databases;
+use crate::domain::identity::RepositoryId;
 use crate::engine::Engine;
 use crate::gc::Gc;
 use crate::reconciler::Reconciler;
@@ -36,7 +37,10 @@ pub struct Service(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     parts: Parts,
-    sight: Sight,
+    /// For what is read of repositories that are known.
+    sight: Sight<RepositoryId>,
+    /// For paths of which it is not known yet what they are in.
+    discoveries: Sight<PathBuf>,
 }
 
 impl Deref for Inner {
@@ -79,7 +83,7 @@ pub struct Parts {
 impl Service {
     /// Services that work with these parts.
     pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(Inner { parts, sight: Sight::default() }))
+        Self(Arc::new(Inner { parts, sight: Sight::default(), discoveries: Sight::default() }))
     }
 
     /// The parts.

@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 use wtd_protocol::{Problem, ProblemType, State};
 
 use super::Service;
@@ -14,6 +16,9 @@ use crate::git::discover::{DiscoverError, Discovered, discover, discover_settled
 use crate::git::{files, root};
 use crate::problem;
 use crate::registry::Snapshot;
+
+/// How long a disk may take to tell what a path is in: longer than a shell waits, and than one takes to spin up.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Service {
     /// The allocation of the worktree that holds `path`, made if need be: JSON of a [`wtd_protocol::Allocation`].
@@ -112,17 +117,20 @@ impl Service {
         Ok(common_dir)
     }
 
+    /// What a path is in, unless its disk doesn't tell within [`PATIENCE`].
     pub(super) async fn discover(&self, path: PathBuf) -> Result<Found, DiscoverError> {
-        let asked = path.clone();
-        let look = move || {
+        let look = |path: PathBuf| {
             let discovered = discover_settled(&path)?;
             let identity = files::identity(&discovered.git_dir)
                 .map_err(|source| DiscoverError::Unreadable { path: discovered.git_dir.clone(), source })?;
             Ok(Found { discovered, identity })
         };
-        tokio::task::spawn_blocking(look).await.unwrap_or_else(|error| {
+        let asked = vec![(path.clone(), path.clone())];
+        let found = self.0.discoveries.read(asked, Instant::now() + PATIENCE, look).await.pop().flatten();
+        found.unwrap_or_else(|| {
             // Unknown, and never nothing.
-            Err(DiscoverError::Unreadable { path: asked, source: std::io::Error::other(error) })
+            let source = std::io::Error::other(format!("no answer within {PATIENCE:?}"));
+            Err(DiscoverError::Unreadable { path, source })
         })
     }
 

@@ -1,6 +1,7 @@
-//! Reading what is on the disks of repositories now, for somebody who waits for it. One disk can hang.
+//! Reading what is on disks now, for somebody who waits for it. One disk can hang.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -9,10 +10,9 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
-use crate::domain::identity::RepositoryId;
 use crate::permit::Permit;
 
-/// How many repositories are read together.
+/// How many are read together.
 const AT_ONCE: usize = 4;
 
 /// How long one may take before another is read besides.
@@ -21,16 +21,16 @@ const LONG: Duration = Duration::from_millis(100);
 /// How many may hang at a time. That leaves threads for everybody else's work.
 const HANGING: usize = 24;
 
-/// Reads at repositories: never two of one repository, so that one that hangs costs one thread, however often it is
-/// asked for.
+/// Reads at places, such as repositories: never two at one place, so that one that hangs costs one thread, however often
+/// it is asked for.
 #[derive(Debug)]
-pub(super) struct Sight {
+pub(super) struct Sight<Place> {
     lanes: Arc<Semaphore>,
     threads: Arc<Semaphore>,
-    turns: Mutex<HashMap<RepositoryId, Weak<tokio::sync::Mutex<()>>>>,
+    turns: Mutex<HashMap<Place, Weak<tokio::sync::Mutex<()>>>>,
 }
 
-impl Default for Sight {
+impl<Place> Default for Sight<Place> {
     fn default() -> Self {
         Self {
             lanes: Arc::new(Semaphore::new(AT_ONCE)),
@@ -40,12 +40,12 @@ impl Default for Sight {
     }
 }
 
-impl Sight {
-    /// What `read` gives for each repository, in the same order, on threads that may block. None where it had not come
+impl<Place: Eq + Hash> Sight<Place> {
+    /// What `read` gives for each place, in the same order, on threads that may block. None where it had not come
     /// to an end at `deadline`, which is unknown and never nothing.
     pub(super) async fn read<T, R>(
         &self,
-        repositories: Vec<(RepositoryId, T)>,
+        places: Vec<(Place, T)>,
         deadline: Instant,
         read: impl Fn(T) -> R + Send + Sync + 'static,
     ) -> Vec<Option<R>>
@@ -55,8 +55,8 @@ impl Sight {
     {
         self.turns.lock().retain(|_, turn| turn.strong_count() > 0);
         let read = Arc::new(read);
-        let all = repositories.into_iter().map(|(id, what)| {
-            let (turn, read) = (self.turn(id), Arc::clone(&read));
+        let all = places.into_iter().map(|(place, what)| {
+            let (turn, read) = (self.turn(place), Arc::clone(&read));
             async move { timeout_at(deadline, self.read_one(turn, move || read(what))).await.ok()? }
         });
         join_all(all).await
@@ -77,12 +77,12 @@ impl Sight {
         lane.lend(LONG, look).await.ok()
     }
 
-    fn turn(&self, id: RepositoryId) -> Arc<tokio::sync::Mutex<()>> {
+    fn turn(&self, place: Place) -> Arc<tokio::sync::Mutex<()>> {
         let mut turns = self.turns.lock();
-        let known = turns.get(&id).and_then(Weak::upgrade);
+        let known = turns.get(&place).and_then(Weak::upgrade);
         known.unwrap_or_else(|| {
             let turn = Arc::default();
-            turns.insert(id, Arc::downgrade(&turn));
+            turns.insert(place, Arc::downgrade(&turn));
             turn
         })
     }
@@ -92,14 +92,12 @@ impl Sight {
 mod tests {
     use std::sync::mpsc;
 
-    use uuid::Uuid;
-
     use super::*;
 
     #[tokio::test]
     async fn what_hangs_is_unknown_costs_one_thread_and_holds_up_nothing_else() {
         let sight = Sight::default();
-        let (hanging, well) = (RepositoryId(Uuid::from_u128(1)), RepositoryId(Uuid::from_u128(2)));
+        let (hanging, well) = ("hanging", "well");
         let (end, ended) = mpsc::channel::<()>();
         let (begun, begins) = mpsc::channel();
         let shared = Arc::new(Mutex::new((ended, begun)));
