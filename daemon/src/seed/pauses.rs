@@ -2,8 +2,9 @@
 //! more, or has lived to hear it: so a copy has not ended before its pauses have, one way or the other.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::engine::{ContainerId, EngineError};
 
@@ -57,13 +58,9 @@ struct Known {
 pub(super) struct Pauses(Mutex<HashMap<String, Known>>);
 
 impl Pauses {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Known>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// A copy begins, and nothing is paused for it yet.
     pub(super) fn begin(&self, copy: &str) {
-        self.lock().insert(copy.to_owned(), Known { is_own: true, ..Known::default() });
+        self.0.lock().insert(copy.to_owned(), Known { is_own: true, ..Known::default() });
     }
 
     /// A container is about to be paused for it.
@@ -76,7 +73,7 @@ impl Pauses {
         match answer {
             // It is as it was, and as somebody else may want it.
             Err(error) if error.is_refusal() => {
-                if let Some(known) = self.lock().get_mut(copy) {
+                if let Some(known) = self.0.lock().get_mut(copy) {
                     known.pauses.remove(container.as_str());
                 }
             }
@@ -88,14 +85,14 @@ impl Pauses {
     }
 
     fn put(&self, copy: &str, container: &ContainerId, pause: Pause) {
-        if let Some(known) = self.lock().get_mut(copy) {
+        if let Some(known) = self.0.lock().get_mut(copy) {
             known.pauses.insert(container.as_str().to_owned(), pause);
         }
     }
 
     /// Whether a container may be paused for this copy, now or later.
     pub(super) fn concerns(&self, copy: &str, container: &ContainerId) -> bool {
-        let mut all = self.lock();
+        let mut all = self.0.lock();
         let known = all.entry(copy.to_owned()).or_default();
         if !known.is_own {
             let pause = || Pause::Unknown(Instant::now());
@@ -106,7 +103,7 @@ impl Pauses {
 
     /// A container was halted, and goes on. An answer that is still to come says more.
     pub(super) fn resumed(&self, copy: &str, container: &ContainerId) {
-        let mut all = self.lock();
+        let mut all = self.0.lock();
         let pause = all.get_mut(copy).and_then(|known| known.pauses.get_mut(container.as_str()));
         if let Some(pause @ Pause::Unknown(_)) = pause {
             *pause = Pause::Settled;
@@ -115,24 +112,24 @@ impl Pauses {
 
     /// Whether a container that is not halted now may be yet.
     pub(super) fn is_open(&self, copy: &str, container: &ContainerId) -> bool {
-        let all = self.lock();
+        let all = self.0.lock();
         let pause = all.get(copy).and_then(|known| known.pauses.get(container.as_str()));
         pause.is_some_and(|pause| pause.is_open(Instant::now()))
     }
 
     /// What became of the copy's volume; none as long as that is not decided.
     pub(super) fn cleared(&self, copy: &str) -> Option<Cleared> {
-        self.lock().get(copy).and_then(|known| known.cleared.clone())
+        self.0.lock().get(copy).and_then(|known| known.cleared.clone())
     }
 
     /// This became of the copy's volume.
     pub(super) fn clear(&self, copy: &str, cleared: Cleared) {
-        self.lock().entry(copy.to_owned()).or_default().cleared = Some(cleared);
+        self.0.lock().entry(copy.to_owned()).or_default().cleared = Some(cleared);
     }
 
     /// The copy has ended.
     pub(super) fn end(&self, copy: &str) {
-        self.lock().remove(copy);
+        self.0.lock().remove(copy);
     }
 }
 
@@ -179,9 +176,9 @@ mod tests {
         let pauses = Pauses::default();
         assert!(pauses.concerns("copy", &container()));
         assert!(pauses.is_open("copy", &container()));
-        let first = pauses.lock()["copy"].pauses[container().as_str()];
+        let first = pauses.0.lock()["copy"].pauses[container().as_str()];
         assert!(pauses.concerns("copy", &container()));
-        assert_eq!(pauses.lock()["copy"].pauses[container().as_str()], first, "no second look begins anew");
+        assert_eq!(pauses.0.lock()["copy"].pauses[container().as_str()], first, "no second look begins anew");
     }
 
     #[test]
