@@ -152,7 +152,17 @@ fn what_is_remembered_never_hides_a_change() {
             "before {what}"
         );
         change(&it);
-        let recalled = look_remembering(&common_dir, remembered.memory).observation;
-        assert_eq!(format!("{recalled:?}"), format!("{:?}", look(&common_dir)), "{what}");
+        let mut is_settled = false;
+        loop {
+            let recalled = look_remembering(&common_dir, remembered.memory.clone()).observation;
+            let now = look_with(&common_dir, &[]);
+            let (recalled, seen) = (format!("{recalled:?}"), format!("{:?}", now.observation));
+            if recalled == seen {
+                break;
+            }
+            // A file can be too young for its marks at the first of the two, and old enough at the second.
+            assert!(!is_settled, "{what}\nrecalled: {recalled}\nseen: {seen}");
+            is_settled = !now.fingerprint.racy;
+        }
     }
 }
