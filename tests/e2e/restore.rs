@@ -207,7 +207,10 @@ fn an_offset_is_free_as_soon_as_the_volume_goes_that_was_restored() {
     until("the engine is left alone", || proxy.open(), |open| *open == 0);
     stage.restores();
     until("the engine is followed", || proxy.open(), |open| *open == 1);
+    let told = || daemon.get("/v1/checks").ok().to_string();
+    assert!(told().contains(&stage.volume));
     engine.remove_volume(&stage.volume);
+    until("nothing holds the offset", told, |told| !told.contains(&stage.volume));
     until("the engine is left alone", || proxy.open(), |open| *open == 0);
     let repo = Repo::at(&sandbox, &stage.repository);
     assert_eq!(daemon.put(&repo.add("next"))["offset"], 10_000);
