@@ -7,12 +7,26 @@ use std::time::Duration;
 use super::{NO_REPLICATION, Shop};
 use crate::harness::engine_proxy::{EngineProxy, Fault};
 use crate::harness::services::services;
-use crate::harness::{Sandbox, require, until};
+use crate::harness::{Daemon, Sandbox, require, until};
 
 /// Begins to seed, which nobody watches.
 fn begin(shop: &Shop<'_>, worktree: &Path) -> Child {
     let mut client = shop.seed_command(worktree, &[]);
     client.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Runs a test where a worktree can be seeded with a pause only, by way of a proxy of the engine.
+fn on_a_shop(test: impl for<'s> FnOnce(&EngineProxy, &Shop<'s>, Daemon<'s>, &Path)) {
+    let Some(services) = services() else { return };
+    if !require::program("psql") {
+        return;
+    }
+    let proxy = EngineProxy::start(services.socket());
+    let sandbox = Sandbox::with_config(&format!("engine = \"{}\"\n", proxy.host()));
+    let daemon = services.daemon(&sandbox);
+    let shop = Shop::new(&services, &sandbox, &daemon, NO_REPLICATION, "");
+    let (path, _) = shop.add(&daemon, "search");
+    test(&proxy, &shop, daemon, &path);
 }
 
 #[track_caller]
@@ -31,110 +45,78 @@ fn let_a_second_pass() {
 
 #[test]
 fn what_is_being_paused_when_a_copy_is_given_up_goes_on() {
-    let Some(services) = services() else { return };
-    if !require::program("psql") {
-        return;
-    }
-    let proxy = EngineProxy::start(services.socket());
-    let sandbox = Sandbox::with_config(&format!("engine = \"{}\"\n", proxy.host()));
-    let daemon = services.daemon(&sandbox);
-    let shop = Shop::new(&services, &sandbox, &daemon, NO_REPLICATION, "");
-    let (path, _) = shop.add(&daemon, "search");
-    proxy.arm_at(Fault::Hold, "/pause", 0, 0);
-    let mut client = shop.seed_command(&path, &[]);
-    let mut client = client.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    proxy.await_held();
-    client.kill().unwrap();
-    client.wait().unwrap();
-    let_a_second_pass();
-    proxy.let_pass();
-    shop.awaits_nothing_half_made();
+    on_a_shop(|proxy, shop, _daemon, path| {
+        proxy.arm_at(Fault::Hold, "/pause", 0, 0);
+        let mut client = begin(shop, path);
+        proxy.await_held();
+        client.kill().unwrap();
+        client.wait().unwrap();
+        let_a_second_pass();
+        proxy.let_pass();
+        shop.awaits_nothing_half_made();
+    });
 }
 
 #[test]
 fn a_pause_that_the_engine_makes_long_after_the_copy_was_given_up_is_undone() {
-    let Some(services) = services() else { return };
-    if !require::program("psql") {
-        return;
-    }
-    let proxy = EngineProxy::start(services.socket());
-    let sandbox = Sandbox::with_config(&format!("engine = \"{}\"\n", proxy.host()));
-    let daemon = services.daemon(&sandbox);
-    let shop = Shop::new(&services, &sandbox, &daemon, NO_REPLICATION, "");
-    let (path, _) = shop.add(&daemon, "search");
-    proxy.arm_at(Fault::Hold, "/pause", 0, 0);
-    let client = begin(&shop, &path);
-    proxy.await_held();
-    let told = failed(client);
-    assert!(told.contains("did not answer"), "{told}");
-    // Nothing is copied while that can still happen.
-    let refused = shop.seed(&path, &[]).fails(1);
-    assert!(refused.contains("has not said yet"), "{refused}");
-    proxy.let_pass();
-    shop.awaits_nothing_half_made();
-    until("nothing is in the next copy's way", || shop.seed(&path, &[]), |seeded| seeded.code == Some(0));
-    assert!(!shop.is_paused());
+    on_a_shop(|proxy, shop, _daemon, path| {
+        proxy.arm_at(Fault::Hold, "/pause", 0, 0);
+        let client = begin(shop, path);
+        proxy.await_held();
+        let told = failed(client);
+        assert!(told.contains("did not answer"), "{told}");
+        // Nothing is copied while that can still happen.
+        let refused = shop.seed(path, &[]).fails(1);
+        assert!(refused.contains("has not said yet"), "{refused}");
+        proxy.let_pass();
+        shop.awaits_nothing_half_made();
+        until("nothing is in the next copy's way", || shop.seed(path, &[]), |seeded| seeded.code == Some(0));
+        assert!(!shop.is_paused());
+    });
 }
 
 #[test]
 fn a_pause_that_the_engine_makes_after_the_next_daemons_first_look_is_undone() {
-    let Some(services) = services() else { return };
-    if !require::program("psql") {
-        return;
-    }
-    let proxy = EngineProxy::start(services.socket());
-    let sandbox = Sandbox::with_config(&format!("engine = \"{}\"\n", proxy.host()));
-    let daemon = services.daemon(&sandbox);
-    let shop = Shop::new(&services, &sandbox, &daemon, NO_REPLICATION, "");
-    let (path, _) = shop.add(&daemon, "search");
-    proxy.arm_at(Fault::Hold, "/pause", 0, 0);
-    let client = begin(&shop, &path);
-    proxy.await_held();
-    daemon.kill9();
-    failed(client);
-    let daemon = services.daemon(&sandbox);
-    shop.awaits_nothing_half_made();
-    proxy.let_pass();
-    until("it is undone", || daemon.log(), |log| log.contains("a container that a copy had paused goes on"));
-    shop.awaits_nothing_half_made();
+    on_a_shop(|proxy, shop, daemon, path| {
+        proxy.arm_at(Fault::Hold, "/pause", 0, 0);
+        let client = begin(shop, path);
+        proxy.await_held();
+        daemon.kill9();
+        failed(client);
+        let daemon = shop.services.daemon(shop.sandbox);
+        shop.awaits_nothing_half_made();
+        proxy.let_pass();
+        until(
+            "it is undone",
+            || daemon.log(),
+            |log| log.contains("a container that a copy had paused goes on"),
+        );
+        shop.awaits_nothing_half_made();
+    });
 }
 
 #[test]
 fn what_could_not_be_told_to_go_on_is_told_so_as_soon_as_the_engine_answers() {
-    let Some(services) = services() else { return };
-    if !require::program("psql") {
-        return;
-    }
-    let proxy = EngineProxy::start(services.socket());
-    let sandbox = Sandbox::with_config(&format!("engine = \"{}\"\n", proxy.host()));
-    let daemon = services.daemon(&sandbox);
-    let shop = Shop::new(&services, &sandbox, &daemon, NO_REPLICATION, "");
-    let (path, _) = shop.add(&daemon, "search");
-    proxy.arm_at(Fault::DownBefore, "/unpause", 0, 0);
-    failed(begin(&shop, &path));
-    assert!(shop.is_paused());
-    assert!(proxy.disarm());
-    shop.awaits_nothing_half_made();
+    on_a_shop(|proxy, shop, _daemon, path| {
+        proxy.arm_at(Fault::DownBefore, "/unpause", 0, 0);
+        failed(begin(shop, path));
+        assert!(shop.is_paused());
+        assert!(proxy.disarm());
+        shop.awaits_nothing_half_made();
+    });
 }
 
 #[test]
 fn a_copy_of_what_went_on_meanwhile_is_given_up() {
-    let Some(services) = services() else { return };
-    if !require::program("psql") {
-        return;
-    }
-    let proxy = EngineProxy::start(services.socket());
-    let sandbox = Sandbox::with_config(&format!("engine = \"{}\"\n", proxy.host()));
-    let daemon = services.daemon(&sandbox);
-    let shop = Shop::new(&services, &sandbox, &daemon, NO_REPLICATION, "");
-    let (path, _) = shop.add(&daemon, "search");
-    // The archive that is unpacked into the copy.
-    proxy.arm_at(Fault::Hold, "PUT", 2, 0);
-    let client = begin(&shop, &path);
-    proxy.await_held();
-    services.done("POST", "/containers/shop-db-1/unpause", None);
-    proxy.let_pass();
-    let told = failed(client);
-    assert!(told.contains("shop-db-1 went on while volume db_data_0 was copied"), "{told}");
-    shop.awaits_nothing_half_made();
+    on_a_shop(|proxy, shop, _daemon, path| {
+        // The archive that is unpacked into the copy.
+        proxy.arm_at(Fault::Hold, "PUT", 2, 0);
+        let client = begin(shop, path);
+        proxy.await_held();
+        shop.services.done("POST", "/containers/shop-db-1/unpause", None);
+        proxy.let_pass();
+        let told = failed(client);
+        assert!(told.contains("shop-db-1 went on while volume db_data_0 was copied"), "{told}");
+        shop.awaits_nothing_half_made();
+    });
 }
