@@ -75,8 +75,10 @@ impl Halted {
         let sandbox = repo.sandbox;
         let (gate, path) = (sandbox.path("gate"), sandbox.path("app-slow"));
         Ran::of(sandbox.command("mkfifo").arg(&gate)).ok();
-        fs::create_dir_all(repo.path.join(".git/info")).unwrap();
-        fs::write(repo.path.join(".git/info/attributes"), "* filter=slow\n").unwrap();
+        let info =
+            PathBuf::from(repo.git(["rev-parse", "--path-format=absolute", "--git-path", "info"]).trim_end());
+        fs::create_dir_all(&info).unwrap();
+        fs::write(info.join("attributes"), "* filter=slow\n").unwrap();
         let filter = format!("cat '{}' >&2; cat", gate.display());
         repo.git(["config", "filter.slow.smudge", &filter]);
         let git = sandbox
@@ -93,7 +95,10 @@ impl Halted {
 
     /// Lets the checkout go on, once it is at the gate.
     fn release(mut self) {
-        drop(OpenOptions::new().write(true).open(&self.gate).unwrap());
+        let gate = OpenOptions::new().write(true).open(&self.gate).unwrap();
+        // For the files after the first one there is no gate.
+        fs::remove_file(&self.gate).unwrap();
+        drop(gate);
         assert!(self.git.wait().unwrap().success());
     }
 
@@ -126,6 +131,32 @@ fn a_worktree_that_is_still_being_made_gets_its_allocation_once() {
     let rows = daemon.await_agreement(&repo);
     assert_eq!(rows.at(&path).id, id);
     assert_eq!(allocated(&sandbox.list_all(), &path), [&id], "once");
+}
+
+#[test]
+fn a_worktree_that_is_still_being_made_in_a_bare_repository_keeps_clear_of_the_ports_of_the_others() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.daemon();
+    let source = sandbox.repo("source");
+    fs::write(source.path.join("wtd.toml"), "[ports]\nQUEUE_PORT = 5672\nQUEUE_UI_PORT = 15672\n").unwrap();
+    source.git(["add", "wtd.toml"]);
+    source.git(["commit", "-q", "-m", "second"]);
+    source.git(["clone", "-q", "--bare", ".", "../app.git"]);
+    let bare = Repo::at(&sandbox, &sandbox.path("app.git"));
+    let made = sandbox.path("app-made");
+    bare.add_at(&made, "made");
+    assert_eq!(daemon.put(&made)["offset"], 0);
+    let halted = Halted::start(&bare);
+    let path = halted.path.clone();
+    assert!(!path.join("wtd.toml").exists());
+    assert_eq!(
+        daemon.await_state(&path, "active").at(&path).offset,
+        20_000,
+        "QUEUE_PORT is not the other's QUEUE_UI_PORT"
+    );
+    halted.release();
+    let rows = daemon.await_agreement(&bare);
+    assert!(rows.at(&path).conflicts.is_empty(), "{rows:?}");
 }
 
 #[test]

@@ -212,11 +212,12 @@ impl<'a> Looker<'a> {
         }
     }
 
-    /// A directory that isn't the worktree's has no say in what the project declares.
+    /// A directory that isn't the worktree's has no say in what the project declares; nor has one that git is still
+    /// filling, where the file may be half there.
     fn project(&mut self, root: &Path, presence: &Presence) -> Arc<Project> {
         let main_root = self.main_root.as_deref();
         let root = match presence {
-            Presence::Present { .. } => root,
+            Presence::Present { finished: true, .. } => root,
             _ => main_root.unwrap_or(self.common_dir),
         };
         let project = (self.request.load_project)(root, main_root, self.common_dir);

@@ -104,6 +104,9 @@ fn look_at(common_dir: &Path, request: &ObserveRequest<'_>) -> Look {
         }
         Err(error) => unlisted = Some(error.to_string()),
     }
+    if main.is_none() {
+        lend_project(&mut linked);
+    }
     if !matches!(repository_identity(common_dir), Ok(Some(now)) if now == identity) {
         let reason = format!("{}: it was replaced during the look", common_dir.display());
         return without_repository(common_dir, ObservedRepository::Unknown(reason));
@@ -129,6 +132,21 @@ fn look_at(common_dir: &Path, request: &ObserveRequest<'_>) -> Look {
         },
         fingerprint: looker.marks.finish(covered),
         memory: looker.memory,
+    }
+}
+
+/// In a bare repository, worktrees that are being made are taken to declare what the first that is made does: the offset
+/// that each is given now is its own for good.
+fn lend_project(linked: &mut [ObservedWorktree]) {
+    let is_finished =
+        |worktree: &ObservedWorktree| matches!(worktree.presence, Presence::Present { finished: true, .. });
+    let Some(project) =
+        linked.iter().find(|found| is_finished(found)).map(|found| Arc::clone(&found.project))
+    else {
+        return;
+    };
+    for worktree in linked.iter_mut().filter(|worktree| !is_finished(worktree)) {
+        worktree.project = Arc::clone(&project);
     }
 }
 

@@ -222,6 +222,41 @@ fn an_interrupted_add_is_unfinished_from_the_moment_it_names_its_path() {
 }
 
 #[test]
+fn what_a_worktree_in_the_making_declares_is_taken_from_one_that_is_made() {
+    for bare in [false, true] {
+        let it = Damaged::new();
+        if bare {
+            git(&it.common_dir, ["config", "core.bare", "true"]);
+        }
+        let (git_dir, root) = (it.common_dir.join("worktrees/a-new"), it.scratch.path("a-new"));
+        fs::create_dir(&git_dir).unwrap();
+        fs::create_dir(&root).unwrap();
+        let step = |name: &str, content: &str| fs::write(git_dir.join(name), content).unwrap();
+        step("locked", "initializing\n");
+        step("gitdir", &format!("{}/.git\n", root.display()));
+        fs::write(root.join(".git"), format!("gitdir: {}\n", git_dir.display())).unwrap();
+        step("commondir", "../..\n");
+        step("HEAD", "ref: refs/heads/main\n");
+        step("index.lock", "");
+        let new = || {
+            let seen = it.look();
+            assert_eq!(main_of(&seen).is_none(), bare);
+            let all = linked_of(&seen);
+            let of = |id: &str| {
+                all.iter().find(|found| found.id.as_deref() == Some(id.as_ref())).unwrap().project.clone()
+            };
+            let made = main_of(&seen).map_or_else(|| all[1].project.clone(), |main| main.project.clone());
+            (of("a-new"), made)
+        };
+        let (unfinished, made) = new();
+        assert_eq!(unfinished, made, "bare: {bare}");
+        fs::rename(git_dir.join("index.lock"), git_dir.join("index")).unwrap();
+        let (finished, made) = new();
+        assert_ne!(finished, made, "it has a say of its own now; bare: {bare}");
+    }
+}
+
+#[test]
 fn a_worktree_without_a_checkout_is_finished() {
     let it = Damaged::new();
     git(&it.common_dir, ["worktree", "add", "-q", "--no-checkout", "--detach", "../../bare-bones"]);
