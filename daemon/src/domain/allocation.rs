@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use wtd_protocol::State;
@@ -14,6 +13,7 @@ use super::database_objects::DatabaseObject;
 use super::identity::{AllocationId, FileIdentity, RepositoryId};
 use super::names::{ComposeProject, DatabaseName, SchemaName, VolumeName};
 use super::offset::Offset;
+use super::ports::Ports;
 use super::project::DatabaseMode;
 
 /// A moment: milliseconds since 1970, UTC.
@@ -34,17 +34,6 @@ pub struct Repository {
     pub main_root: Option<PathBuf>,
     /// Whether the daemon watches it: not after `forget`, nor when another repository has taken its place.
     pub watched: bool,
-}
-
-/// A port of an allocation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Port {
-    /// The service's port at offset 0.
-    pub base: NonZeroU16,
-    /// The worktree's port.
-    pub port: u16,
-    /// Whether the worktrees share one server there, so that the port does not move.
-    pub shared: bool,
 }
 
 /// The volume that a worktree's database lives in.
@@ -111,7 +100,7 @@ pub struct Allocation {
     /// The offset.
     pub offset: Offset,
     /// The ports by variable.
-    pub ports: BTreeMap<Variable, Port>,
+    pub ports: Ports,
     /// The project's name.
     pub project: String,
     /// How worktrees share the database server. It is what the project declared when the allocation was made.

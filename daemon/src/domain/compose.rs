@@ -56,7 +56,7 @@ pub fn inputs(allocation: &Allocation) -> [u8; 32] {
     text(allocation.compose_project.as_ref().map_or("", |project| project.as_str()));
     text(allocation.volume.name().as_str());
     text(allocation.mode.as_str());
-    for (variable, port) in &allocation.ports {
+    for (variable, port) in allocation.ports.iter() {
         text(variable.as_str());
         text(&format!("{} {}", port.base, port.port));
     }
@@ -144,7 +144,8 @@ pub(super) mod tests {
     use wtd_protocol::State;
     use wtd_protocol::variable::Variable;
 
-    use super::super::allocation::{DatabaseVolume, Moment, Port};
+    use super::super::allocation::{DatabaseVolume, Moment};
+    use super::super::ports::{Port, Ports};
     use super::super::identity::{FileIdentity, RepositoryId};
     use super::super::names;
     use super::super::offset::Offset;
@@ -166,7 +167,7 @@ pub(super) mod tests {
             device: 1,
             finished: true,
             offset: Offset(offset),
-            ports: BTreeMap::from([(Variable::db_host_port(), port)]),
+            ports: Ports::from_iter([(Variable::db_host_port(), port)]),
             project: "app".into(),
             mode: DatabaseMode::Isolated,
             volume: DatabaseVolume::Own(names::volume_name("db_data", offset)),
@@ -231,7 +232,7 @@ pub(super) mod tests {
     fn a_server_that_others_share_is_not_published_over() {
         let mut one = allocation(1, 0);
         let base = NonZeroU16::new(5432).unwrap();
-        one.ports.insert(Variable::db_host_port(), Port { base, port: 5432, shared: true });
+        one.ports = Ports::from_iter([(Variable::db_host_port(), Port { base, port: 5432, shared: true })]);
         let two = allocation(2, 10000);
         let mut draft = draft(&[&one, &two]);
         let taken = draft.set_override(&two, compose(&two, &[5432]), &BTreeSet::new()).unwrap();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use wtd_protocol::variable::{Variable, WTD_WORKTREE};
 use wtd_protocol::{ChangeKind, State};
 
-use super::allocation::{Allocation, DatabaseVolume, Ending, Moment, Port, Repository};
+use super::allocation::{Allocation, DatabaseVolume, Ending, Moment, Repository};
 use super::allocator::{self, Exhausted, Rules, Taken};
 use super::gc::Look;
 use super::gc::removal::Removal;
@@ -17,6 +17,7 @@ use super::ledger::{Ledger, Overlap};
 use super::names;
 use super::observation::ObservedWorktree;
 use super::offset::Offset;
+use super::ports::Port;
 use super::project::{DatabaseMode, Project};
 use super::restoring::Restoring;
 use super::seed::Seeding;
@@ -240,7 +241,7 @@ impl Draft {
         let mut ports: BTreeMap<Variable, Port> = BTreeMap::new();
         for (name, base) in &project.base_ports {
             let shared = !allocation.mode.moves(name);
-            let before = allocation.ports.get(name);
+            let before = allocation.ports.get(name.as_str());
             if let Some(before) = before.filter(|before| before.base == *base && before.shared == shared) {
                 ports.insert(name.clone(), *before);
             } else if shared {
@@ -272,7 +273,7 @@ impl Draft {
         let before: BTreeSet<_> = allocation.own_volumes().cloned().collect();
         allocation.former_volumes.clear();
         allocation.project = project_named.name;
-        allocation.ports = ports;
+        allocation.ports = ports.into_iter().collect();
         allocation.volume = names.volume;
         allocation.volumes = names.volumes;
         allocation.former_volumes =

@@ -16,6 +16,7 @@ pub mod names;
 pub mod observation;
 pub mod offset;
 pub mod port_ranges;
+pub mod ports;
 pub mod project;
 pub mod reconcile;
 pub mod restoring;

@@ -21,7 +21,7 @@ pub fn given(allocation: &Allocation) -> BTreeMap<String, String> {
     let mut variables = BTreeMap::new();
     let mut set = |name: &str, value: String| variables.insert(name.to_owned(), value);
     set(variable::PORT_OFFSET, allocation.offset.to_string());
-    for (name, port) in &allocation.ports {
+    for (name, port) in allocation.ports.iter() {
         set(name.as_str(), port.port.to_string());
     }
     set(variable::DB_VOLUME, allocation.volume.name().to_string());

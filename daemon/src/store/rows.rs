@@ -14,7 +14,8 @@ use uuid::Uuid;
 use wtd_protocol::variable::Variable;
 use wtd_protocol::{Change, ChangeKind, PassedOver, State};
 
-use crate::domain::allocation::{Allocation, DatabaseVolume, Ending, Moment, Port, Repository};
+use crate::domain::allocation::{Allocation, DatabaseVolume, Ending, Moment, Repository};
+use crate::domain::ports::Port;
 use crate::domain::allocator::Obstacle;
 use crate::domain::database_objects::{DatabaseObject, ObjectName, ServerAddress, Stage, SystemIdentifier};
 use crate::domain::identity::{AllocationId, FileIdentity, RepositoryId};
@@ -27,7 +28,7 @@ use crate::wire;
 /// What tables of their own have of allocations that are to be read.
 #[derive(Debug, Default)]
 pub(super) struct Parts {
-    ports: HashMap<AllocationId, BTreeMap<Variable, Port>>,
+    ports: HashMap<AllocationId, Vec<(Variable, Port)>>,
     volumes: HashMap<AllocationId, Volumes>,
     objects: HashMap<AllocationId, Vec<DatabaseObject>>,
 }
@@ -129,7 +130,7 @@ impl Parts {
         let variable = Variable::new(row.try_get("variable")?).map_err(|why| foreign("variable", why))?;
         let base = NonZeroU16::new(row.try_get("base")?).ok_or_else(|| foreign("base", "port 0"))?;
         let port = Port { base, port: row.try_get("port")?, shared: row.try_get("shared")? };
-        self.ports.entry(AllocationId(uuid(row, "allocation")?)).or_default().insert(variable, port);
+        self.ports.entry(AllocationId(uuid(row, "allocation")?)).or_default().push((variable, port));
         Ok(())
     }
 
@@ -180,7 +181,7 @@ pub(super) fn allocation(row: &SqliteRow, parts: &mut Parts) -> Result<Allocatio
         device: row.try_get::<i64, _>("path_device")?.cast_unsigned(),
         finished: row.try_get("finished")?,
         offset: Offset(row.try_get("offset")?),
-        ports: parts.ports.remove(&id).unwrap_or_default(),
+        ports: parts.ports.remove(&id).unwrap_or_default().into_iter().collect(),
         project: row.try_get("project")?,
         mode: word(row, "mode", DatabaseMode::from_word)?,
         volume,

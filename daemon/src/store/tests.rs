@@ -11,7 +11,8 @@ use wtd_protocol::variable::Variable;
 use wtd_protocol::{ChangeKind, State};
 
 use super::{Registry, StoreError, open};
-use crate::domain::allocation::{Allocation, DatabaseVolume, Ending, Moment, Port, Repository};
+use crate::domain::allocation::{Allocation, DatabaseVolume, Ending, Moment, Repository};
+use crate::domain::ports::{Port, Ports};
 use crate::domain::allocator::Obstacle;
 use crate::domain::compose::Compose;
 use crate::domain::database_objects::{DatabaseObject, ObjectName, ServerAddress, Stage, SystemIdentifier};
@@ -49,7 +50,7 @@ fn allocation(repository: RepositoryId, offset: u16) -> Allocation {
         device: u64::MAX,
         finished: true,
         offset: Offset(offset),
-        ports: BTreeMap::from([
+        ports: Ports::from_iter([
             (Variable::db_host_port(), port(5432)),
             (Variable::new("UI_PORT").unwrap(), port(3000)),
         ]),
@@ -234,7 +235,7 @@ async fn the_database_itself_keeps_two_allocations_apart() {
     .await
     .unwrap();
 
-    let same_offset = Allocation { ports: BTreeMap::new(), ..allocation(repository.id, 0) };
+    let same_offset = Allocation { ports: Ports::default(), ..allocation(repository.id, 0) };
     assert!(
         write(&mut registry, &[record(&same_offset, ChangeKind::Allocated)]).await.is_err(),
         "one offset twice"

@@ -16,7 +16,8 @@ use super::made_after::names_to_look_for;
 use super::plan::{Action, Keep, Options, Plan, Question, plan};
 use super::proof::Proof;
 use super::{Container, EngineId, EngineView, Look, Looks, Volume};
-use crate::domain::allocation::{Allocation, DatabaseVolume, Moment, Port};
+use crate::domain::allocation::{Allocation, DatabaseVolume, Moment};
+use crate::domain::ports::{Port, Ports};
 use crate::domain::identity::{AllocationId, FileIdentity, RepositoryId};
 use crate::domain::ledger::Ledger;
 use crate::domain::names;
@@ -62,7 +63,7 @@ fn allocation(offset: u16, state: State) -> Allocation {
         device: 1,
         finished: true,
         offset: Offset(offset),
-        ports: BTreeMap::from([(Variable::db_host_port(), port)]),
+        ports: Ports::from_iter([(Variable::db_host_port(), port)]),
         project: "shop".into(),
         mode: DatabaseMode::Isolated,
         volume: DatabaseVolume::Own(names::volume_name("db_data", offset)),
