@@ -145,10 +145,10 @@ pub(super) mod tests {
     use wtd_protocol::variable::Variable;
 
     use super::super::allocation::{DatabaseVolume, Moment};
-    use super::super::ports::{Port, Ports};
     use super::super::identity::{FileIdentity, RepositoryId};
     use super::super::names;
     use super::super::offset::Offset;
+    use super::super::ports::{Port, Ports};
     use super::super::project::DatabaseMode;
     use super::super::variables::variables;
     use super::*;

@@ -12,7 +12,6 @@ use wtd_protocol::{ChangeKind, State};
 
 use super::{Registry, StoreError, open};
 use crate::domain::allocation::{Allocation, DatabaseVolume, Ending, Moment, Repository};
-use crate::domain::ports::{Port, Ports};
 use crate::domain::allocator::Obstacle;
 use crate::domain::compose::Compose;
 use crate::domain::database_objects::{DatabaseObject, ObjectName, ServerAddress, Stage, SystemIdentifier};
@@ -22,6 +21,7 @@ use crate::domain::identity::{AllocationId, FileIdentity, RepositoryId};
 use crate::domain::ledger::Ledger;
 use crate::domain::names;
 use crate::domain::offset::Offset;
+use crate::domain::ports::{Port, Ports};
 use crate::domain::project::DatabaseMode;
 use crate::domain::restoring::Restoring;
 use crate::domain::trust::ContentHash;

@@ -57,10 +57,10 @@ impl std::fmt::Debug for Watches {
 #[derive(Debug, Default)]
 struct Index {
     /// In order, so that what is below a path can be told.
-    by_path: BTreeMap<PathBuf, Owners>,
-    by_key: HashMap<Arc<Path>, BTreeSet<(PathBuf, Role)>>,
+    by_path: BTreeMap<Arc<Path>, Owners>,
+    by_key: HashMap<Arc<Path>, BTreeSet<(Arc<Path>, Role)>>,
     /// Watched paths whose directory may have been replaced since the watch was set.
-    suspect: HashSet<PathBuf>,
+    suspect: HashSet<Arc<Path>>,
 }
 
 /// Who wants one directory watched. Thousands of worktrees can be awaited in one directory, and each event there has to
@@ -198,7 +198,7 @@ impl Watches {
 
     /// A path could not be watched; true when that is as it should be.
     fn failed(&self, path: &Path, error: &notify::Error) -> bool {
-        self.index_mut(|index| index.suspect.insert(path.to_owned()));
+        self.index_mut(|index| index.suspect.insert(Arc::from(path)));
         match &error.kind {
             ErrorKind::MaxFilesWatch => {
                 self.reached(Limit::Watches);
@@ -232,7 +232,7 @@ impl Watches {
         let mut all: HashMap<_, Vec<_>> = HashMap::new();
         for (directory, owners) in self.index.read().at_and_below(path) {
             if let Some(key) = owners.keys().next() {
-                all.entry(Arc::clone(key)).or_default().push(directory.clone());
+                all.entry(Arc::clone(key)).or_default().push(directory.to_path_buf());
             }
         }
         all
@@ -251,7 +251,7 @@ impl Watches {
                 if let Err(error) = watcher.watch(path, RecursiveMode::NonRecursive) {
                     self.failed(path, &error);
                     self.index_mut(|index| {
-                        let owners = index.by_path.get(path).into_iter();
+                        let owners = index.by_path.get(path.as_path()).into_iter();
                         concerned.extend(owners.flat_map(Owners::keys).cloned());
                     });
                 }
@@ -265,7 +265,7 @@ impl Watches {
     pub fn distrust(&self, key: &Path) {
         self.index_mut(|index| {
             let wanted = index.by_key.get(key).into_iter().flatten();
-            index.suspect.extend(wanted.map(|(path, _)| path.clone()));
+            index.suspect.extend(wanted.map(|(path, _)| Arc::clone(path)));
         });
     }
 
@@ -287,46 +287,53 @@ impl Watches {
 
 impl Index {
     /// Notes what `key` wants now. Gives the paths to watch (anew) and those that nobody wants any more.
-    fn replace(&mut self, key: &Path, wanted: BTreeSet<(PathBuf, Role)>) -> (Vec<PathBuf>, Vec<PathBuf>) {
-        let (key, before) =
+    fn replace(&mut self, key: &Path, wanted: BTreeSet<(PathBuf, Role)>) -> (Vec<Arc<Path>>, Vec<Arc<Path>>) {
+        let (key, mut all) =
             self.by_key.remove_entry(key).unwrap_or_else(|| (Arc::from(key), BTreeSet::new()));
+        let wanted: BTreeSet<(Arc<Path>, Role)> =
+            wanted.into_iter().map(|(path, role)| (path.into(), role)).collect();
+        let gone: Vec<_> = all.difference(&wanted).cloned().collect();
+        let new: Vec<_> = wanted.difference(&all).cloned().collect();
         let mut to_drop = Vec::new();
-        for (path, role) in before.difference(&wanted) {
+        for entry in gone {
+            all.remove(&entry);
+            let (path, role) = &entry;
             if let Some(owners) = self.by_path.get_mut(path) {
                 owners.remove(&key, role);
                 if owners.is_empty() {
                     self.by_path.remove(path);
                     self.suspect.remove(path);
-                    to_drop.push(path.clone());
+                    to_drop.push(Arc::clone(path));
                 }
             }
         }
-        let mut to_watch: Vec<PathBuf> = Vec::new();
-        for (path, role) in wanted.difference(&before) {
-            let owners = self.by_path.entry(path.clone()).or_default();
+        let mut to_watch: Vec<Arc<Path>> = Vec::new();
+        for (path, role) in new {
+            let owners = self.by_path.entry(Arc::clone(&path)).or_default();
             if owners.is_empty() {
-                to_watch.push(path.clone());
+                to_watch.push(Arc::clone(&path));
             }
-            owners.insert(&key, role);
+            owners.insert(&key, &role);
+            all.insert((path, role));
         }
         if !self.suspect.is_empty() {
-            let new: HashSet<PathBuf> = to_watch.iter().cloned().collect();
-            for (path, _) in &wanted {
+            let new: HashSet<Arc<Path>> = to_watch.iter().cloned().collect();
+            for (path, _) in &all {
                 if self.suspect.remove(path) && !new.contains(path) {
-                    to_watch.push(path.clone());
+                    to_watch.push(Arc::clone(path));
                 }
             }
         }
         // A path that is wanted in another role now was let go of above, and is watched again here.
         to_drop.retain(|path| !self.by_path.contains_key(path));
-        if !wanted.is_empty() {
-            self.by_key.insert(key, wanted);
+        if !all.is_empty() {
+            self.by_key.insert(key, all);
         }
         (to_watch, to_drop)
     }
 
     /// What is watched at `path` and below it.
-    fn at_and_below(&self, path: &Path) -> impl Iterator<Item = (&PathBuf, &Owners)> {
+    fn at_and_below(&self, path: &Path) -> impl Iterator<Item = (&Arc<Path>, &Owners)> {
         let from = (Bound::Included(path), Bound::Unbounded);
         self.by_path.range::<Path, _>(from).take_while(move |(below, _)| below.starts_with(path))
     }
@@ -342,7 +349,7 @@ impl Index {
 
 /// Looks at directories before `notify` does. It sets watches on the thread that hears of all events, in its turn for all
 /// repositories: at a disk that hangs, the caller's thread has to be the one that stays.
-fn reach(paths: &[PathBuf]) {
+fn reach(paths: &[impl AsRef<Path>]) {
     for path in paths {
         // What is wrong with it is told when it is watched.
         drop(std::fs::metadata(path));
@@ -366,14 +373,14 @@ fn on_event(event: notify::Result<Event>, index: &RwLock<Index>, listener: &dyn 
     for path in &event.paths {
         let (mut concerned, is_replaced) = {
             let index = index.read();
-            let is_replaced = interest::can_replace(event.kind) && index.by_path.contains_key(path);
+            let is_replaced = interest::can_replace(event.kind) && index.by_path.contains_key(path.as_path());
             (index.concerned(path, event.kind), is_replaced)
         };
         if is_replaced {
             // With a directory that goes, `notify` drops every watch below it, and no event tells of that.
             let mut index = index.write();
             let (suspect, keys): (Vec<_>, Vec<_>) =
-                index.at_and_below(path).map(|(path, owners)| (path.clone(), owners.keys())).unzip();
+                index.at_and_below(path).map(|(path, owners)| (Arc::clone(path), owners.keys())).unzip();
             concerned.extend(keys.into_iter().flatten().cloned());
             index.suspect.extend(suspect);
         }

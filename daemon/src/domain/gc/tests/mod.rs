@@ -17,11 +17,11 @@ use super::plan::{Action, Keep, Options, Plan, Question, plan};
 use super::proof::Proof;
 use super::{Container, EngineId, EngineView, Look, Looks, Volume};
 use crate::domain::allocation::{Allocation, DatabaseVolume, Moment};
-use crate::domain::ports::{Port, Ports};
 use crate::domain::identity::{AllocationId, FileIdentity, RepositoryId};
 use crate::domain::ledger::Ledger;
 use crate::domain::names;
 use crate::domain::offset::Offset;
+use crate::domain::ports::{Port, Ports};
 use crate::domain::project::DatabaseMode;
 
 /// When allocations are made here; a time with a part of a second.
