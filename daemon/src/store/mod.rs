@@ -150,6 +150,8 @@ impl Registry {
         if let Some(overlap) = overlaps.first() {
             return Err(self.corrupt(overlap.to_string()));
         }
+        // Every page of the file went through SQLite's cache, and a step needs a few of them.
+        sqlx::query("PRAGMA shrink_memory").execute(&mut self.connection).await?;
         Ok(ledger)
     }
 
