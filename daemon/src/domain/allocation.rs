@@ -5,11 +5,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use wtd_protocol::State;
-use wtd_protocol::variable::Variable;
+use wtd_protocol::variable::{DB_HOST_PORT, Variable};
 
 use super::allocator::Obstacle;
 use super::compose::Compose;
-use super::database_objects::DatabaseObject;
+use super::database_objects::{DatabaseObject, ObjectName, Stage};
 use super::identity::{AllocationId, FileIdentity, RepositoryId};
 use super::names::{ComposeProject, DatabaseName, SchemaName, VolumeName};
 use super::offset::Offset;
@@ -146,8 +146,8 @@ pub struct Allocation {
     pub warnings: Vec<String>,
 }
 
-/// Whether a warning is about a mistake in the configuration's file. It then begins with the file's absolute path, as
-/// [`crate::project_file`] writes it, and no other does; the registry has nothing but the text.
+/// Whether a warning is about a mistake in the configuration's file. It then begins with the file's absolute path, and
+/// no other does; the registry has nothing but the text.
 pub fn is_mistake(warning: &str) -> bool {
     warning.starts_with('/')
 }
@@ -189,5 +189,26 @@ impl Allocation {
     /// Whether the worktree holds it: not proven removed, and not ended by a person.
     pub fn is_live(&self) -> bool {
         matches!(self.state, State::Active | State::Missing)
+    }
+
+    /// What there is to be on a database server for this worktree alone.
+    pub fn wanted_object(&self) -> Option<ObjectName> {
+        let database = self.database.clone();
+        match self.mode {
+            DatabaseMode::Database => Some(ObjectName { database, schema: None }),
+            DatabaseMode::Schema => Some(ObjectName { database, schema: Some(self.schema.clone()?) }),
+            DatabaseMode::Isolated | DatabaseMode::Shared => None,
+        }
+    }
+
+    /// The port of the server that the worktree's database is on.
+    pub fn database_port(&self) -> Option<u16> {
+        self.ports.get(DB_HOST_PORT).map(|port| port.port)
+    }
+
+    /// Whether what is to be there is recorded as made, on whichever server.
+    pub fn has_wanted_object(&self) -> bool {
+        let Some(wanted) = self.wanted_object() else { return true };
+        self.objects.iter().any(|object| object.stage == Stage::Made && object.name == wanted)
     }
 }

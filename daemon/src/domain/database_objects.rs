@@ -2,12 +2,8 @@
 
 use std::fmt;
 
-use wtd_protocol::variable::DB_HOST_PORT;
-
-use super::allocation::Allocation;
 use super::identity::AllocationId;
 use super::names::{DatabaseName, SchemaName};
-use super::project::DatabaseMode;
 
 /// A database, or a schema in one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -183,29 +179,6 @@ pub fn marker(id: AllocationId) -> String {
 /// only when it is marked: under this one it shows by itself whose it is.
 pub fn draft_name(id: AllocationId) -> Option<DatabaseName> {
     DatabaseName::new(&format!("wtd_new_{}", id.0.simple())).ok()
-}
-
-impl Allocation {
-    /// What there is to be on the server for this worktree alone.
-    pub fn wanted_object(&self) -> Option<ObjectName> {
-        let database = self.database.clone();
-        match self.mode {
-            DatabaseMode::Database => Some(ObjectName { database, schema: None }),
-            DatabaseMode::Schema => Some(ObjectName { database, schema: Some(self.schema.clone()?) }),
-            DatabaseMode::Isolated | DatabaseMode::Shared => None,
-        }
-    }
-
-    /// The port of the server that the worktree's database is on.
-    pub fn database_port(&self) -> Option<u16> {
-        self.ports.get(DB_HOST_PORT).map(|port| port.port)
-    }
-
-    /// Whether what is to be there is recorded as made, on whichever server.
-    pub fn has_wanted_object(&self) -> bool {
-        let Some(wanted) = self.wanted_object() else { return true };
-        self.objects.iter().any(|object| object.stage == Stage::Made && object.name == wanted)
-    }
 }
 
 #[cfg(test)]

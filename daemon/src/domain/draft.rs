@@ -10,6 +10,7 @@ use wtd_protocol::{ChangeKind, State};
 
 use super::allocation::{Allocation, DatabaseVolume, Ending, Moment, Repository};
 use super::allocator::{self, Exhausted, Rules, Taken};
+use super::content_hash::ContentHash;
 use super::gc::Look;
 use super::gc::removal::Removal;
 use super::identity::{AllocationId, RepositoryId};
@@ -22,7 +23,6 @@ use super::project::{DatabaseMode, Project};
 use super::restoring::Restoring;
 use super::seed::Seeding;
 use super::template;
-use super::trust::ContentHash;
 use super::variables;
 
 /// What a step needs from outside.

@@ -7,10 +7,10 @@ use wtd_env_file::EnvFilePath;
 pub use wtd_protocol::contract::{POSTGRESQL_PORT, VOLUME_STEM};
 use wtd_protocol::variable::{DB_HOST_PORT, Variable};
 
+use super::content_hash::ContentHash;
 use super::database_url::DatabaseUrl;
 use super::names::{DatabaseName, project_name};
 use super::template::Template;
-use super::trust::ContentHash;
 
 /// The database's base port unless a project declares another.
 const DATABASE_PORT: NonZeroU16 = NonZeroU16::new(POSTGRESQL_PORT).unwrap();

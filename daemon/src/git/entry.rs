@@ -14,7 +14,7 @@ use super::files::{self, ReadError, Unreadable};
 use super::fingerprint::{Marks, Part};
 use super::links::{self, DotGit};
 use super::memory::{self, Memory, Remembered};
-use super::observe::ObserveRequest;
+use super::request::ObserveRequest;
 use super::root;
 use crate::domain::identity::FileIdentity;
 use crate::domain::observation::{Claim, ObservedWorktree, Presence, Recorded, RootStamp};

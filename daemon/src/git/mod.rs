@@ -18,9 +18,11 @@ mod entry;
 mod git_dir;
 pub(crate) mod links;
 mod main_worktree;
+mod request;
 
 pub use discover::{DiscoverError, Discovered, discover, discover_settled};
 pub use fingerprint::Fingerprint;
 pub use head::branch;
 pub use memory::Memory;
-pub use observe::{Look, ObserveRequest, observe};
+pub use observe::{Look, observe};
+pub use request::ObserveRequest;

@@ -13,10 +13,10 @@ use wtd_env_file::EnvFilePath;
 use wtd_protocol::variable::{DB_HOST_PORT, Variable, VariableError};
 
 use super::FILE_NAME;
+use crate::domain::content_hash::ContentHash;
 use crate::domain::names::VolumeName;
 use crate::domain::project::Project;
 use crate::domain::template::Template;
-use crate::domain::trust::ContentHash;
 use crate::text::{excerpt, line_of, plain};
 
 /// The most ports, the most further volumes, and the most further variables that a project can declare.

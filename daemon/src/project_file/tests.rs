@@ -11,8 +11,8 @@ use wtd_env_file::EnvFilePath;
 use wtd_protocol::variable::Variable;
 
 use super::*;
+use crate::domain::content_hash::ContentHash;
 use crate::domain::project::DatabaseMode;
-use crate::domain::trust::ContentHash;
 
 /// A repository `app` with one linked worktree `linked`.
 struct Repository {

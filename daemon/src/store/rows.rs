@@ -16,13 +16,13 @@ use wtd_protocol::{Change, ChangeKind, PassedOver, State};
 
 use crate::domain::allocation::{Allocation, DatabaseVolume, Ending, Moment, Repository};
 use crate::domain::allocator::Obstacle;
+use crate::domain::content_hash::ContentHash;
 use crate::domain::database_objects::{DatabaseObject, ObjectName, ServerAddress, Stage, SystemIdentifier};
 use crate::domain::identity::{AllocationId, FileIdentity, RepositoryId};
 use crate::domain::names::{DatabaseName, NameError, SchemaName, VolumeName};
 use crate::domain::offset::Offset;
 use crate::domain::ports::Port;
 use crate::domain::project::DatabaseMode;
-use crate::domain::trust::ContentHash;
 use crate::wire;
 
 /// What tables of their own have of allocations that are to be read.

@@ -14,6 +14,7 @@ use super::{Registry, StoreError, open};
 use crate::domain::allocation::{Allocation, DatabaseVolume, Ending, Moment, Repository};
 use crate::domain::allocator::Obstacle;
 use crate::domain::compose::Compose;
+use crate::domain::content_hash::ContentHash;
 use crate::domain::database_objects::{DatabaseObject, ObjectName, ServerAddress, Stage, SystemIdentifier};
 use crate::domain::draft::Record;
 use crate::domain::gc::EngineId;
@@ -24,7 +25,6 @@ use crate::domain::offset::Offset;
 use crate::domain::ports::{Port, Ports};
 use crate::domain::project::DatabaseMode;
 use crate::domain::restoring::Restoring;
-use crate::domain::trust::ContentHash;
 
 const IDENTITY: FileIdentity = FileIdentity { device: u64::MAX, inode: 1 << 63, born_ns: Some(-1) };
 
