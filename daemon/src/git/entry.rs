@@ -131,12 +131,16 @@ impl<'a> Looker<'a> {
         let identity = files::identity_of(&directory);
         let recorded = self.request.recorded.iter().find(|recorded| is_same(recorded, &git_dir, identity));
         let fresh = self.is_fresh(&directory) || marks.gitdir.as_ref().is_ok_and(|file| self.is_fresh(file));
+        // Git writes `gitdir` in place: it is empty for a moment while a worktree is made or moved. No time tells how long
+        // ago that was, since a kernel can show that a file is empty well before it shows when it was emptied; so one that
+        // is recorded stays as long as the file is there. A removal takes the file away.
+        let is_written = marks.gitdir.is_ok();
         let (path, unknown) = match (read_gitdir(&git_dir, marks.gitdir), recorded) {
             (Ok(Some(root)), _) => (links::canonical(&root), None),
-            // Git writes `gitdir` in place: it is empty for a moment while a worktree is made or moved.
             (Ok(None), recorded) => {
                 self.unsettled |= fresh;
-                let Some(recorded) = recorded.filter(|_| fresh || locked) else { return Ok(None) };
+                let kept = recorded.filter(|_| fresh || locked || is_written);
+                let Some(recorded) = kept else { return Ok(None) };
                 (recorded.path.clone(), Some(format!("{}: its gitdir is empty", git_dir.display())))
             }
             (Err(error), Some(recorded)) => {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use wtd::domain::observation::{Observation, ObservedRepository, Presence};
 
@@ -67,6 +68,36 @@ fn a_recorded_worktree_in_the_middle_of_a_move_keeps_its_path_and_is_unknown() {
     let seen = look_with(&it.common_dir, &[known]).observation;
     assert!(is_unknown(only(&seen)) && only(&seen).path == it.linked && seen.unsettled);
     assert!(seen.absences.is_empty());
+}
+
+/// `git worktree move` and `repair` empty the file before they write it, and a look can fall in between at any point.
+#[test]
+fn a_recorded_worktree_is_never_taken_for_removed_while_git_writes_where_it_is() {
+    let it = Damaged::new();
+    let known = recorded(only(&it.look()), 1);
+    fs::remove_dir_all(&it.linked).unwrap();
+    let gitdir = it.git_dir.join("gitdir");
+    let names = |root: &Path| format!("{}/.git\n", root.display());
+    let (old, new) = (names(&it.linked), names(&it.scratch.path("moved")));
+    make_old(&it.git_dir);
+    let looking = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        let git = scope.spawn(|| {
+            while looking.load(Ordering::Relaxed) {
+                fs::write(&gitdir, &old).unwrap();
+                age(&gitdir);
+                std::thread::yield_now();
+                fs::write(&gitdir, &new).unwrap();
+            }
+        });
+        let removed = (0..3000).find(|_| {
+            let seen = look_with(&it.common_dir, std::slice::from_ref(&known)).observation;
+            !seen.absences.is_empty()
+        });
+        looking.store(false, Ordering::Relaxed);
+        git.join().unwrap();
+        assert_eq!(removed, None, "a look in which there was no entry for it");
+    });
 }
 
 #[test]
