@@ -61,6 +61,10 @@ pub struct ComposeRequest {
     pub files: Vec<String>,
     /// [`crate::compose::digest`] of what those files held when the override was made.
     pub files_digest: String,
+    /// The files that Compose read beside those (included, extended, env files; absolute), each with the
+    /// [`crate::compose::digest`] of what it held outside of wtd's block; of nothing where it was absent.
+    #[serde(default)]
+    pub further: BTreeMap<String, String>,
     /// What separates the paths in `COMPOSE_FILE`.
     pub separator: char,
     /// The override: a Compose file.

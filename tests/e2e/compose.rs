@@ -109,7 +109,7 @@ pub(crate) fn repo_of<'s>(sandbox: &'s Sandbox, kind: &str) -> Repo<'s> {
 }
 
 /// Commits what is there, and adds a linked worktree.
-fn with_linked(daemon: &Daemon<'_>, repo: &Repo<'_>) -> PathBuf {
+pub(crate) fn with_linked(daemon: &Daemon<'_>, repo: &Repo<'_>) -> PathBuf {
     repo.git(["add", "--all", "--force"]);
     repo.git(["commit", "-q", "-m", "second"]);
     daemon.put(&repo.path);
@@ -120,13 +120,26 @@ fn with_linked(daemon: &Daemon<'_>, repo: &Repo<'_>) -> PathBuf {
 
 /// A sandbox with one Compose file in a repository; gives the worktrees and what `work` needs.
 fn with_file(text: &str, work: impl FnOnce(&Sandbox, &Daemon<'_>, &Repo<'_>, &Path)) {
+    with_files(text, &[], work);
+}
+
+/// The same with further files, by their paths in the repository.
+pub(crate) fn with_files(
+    text: &str,
+    further: &[(&str, &str)],
+    work: impl FnOnce(&Sandbox, &Daemon<'_>, &Repo<'_>, &Path),
+) {
     if !require::compose() {
         return;
     }
     let sandbox = Sandbox::new();
     let daemon = sandbox.daemon();
     let repo = sandbox.repo("shop");
-    fs::write(repo.path.join("compose.yaml"), text).unwrap();
+    for (name, text) in further.iter().chain([&("compose.yaml", text)]) {
+        let file = repo.path.join(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, text).unwrap();
+    }
     let linked = with_linked(&daemon, &repo);
     work(&sandbox, &daemon, &repo, &linked);
 }

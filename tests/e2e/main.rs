@@ -19,6 +19,8 @@ mod compose;
 #[cfg(test)]
 mod compose_api;
 #[cfg(test)]
+mod compose_changes;
+#[cfg(test)]
 mod concurrency;
 #[cfg(test)]
 mod crash_model;

@@ -86,7 +86,8 @@ impl Files {
     }
 }
 
-fn content(path: &Path) -> Result<Vec<u8>, Error> {
+/// The content of a file that Compose reads.
+pub(super) fn content(path: &Path) -> Result<Vec<u8>, Error> {
     let failed = |why: String| {
         Error::failed(format!("the Compose file {}: {why}", path.display()), "name the project's with --file")
     };
