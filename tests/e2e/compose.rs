@@ -428,6 +428,23 @@ fn files_are_those_that_compose_would_read() {
 }
 
 #[test]
+fn what_wtd_has_written_into_an_env_file_is_nobodys_choice_of_files() {
+    with_file("services: {web: {image: x, ports: ['8080:80']}}\n", |sandbox, _, repo, linked| {
+        sandbox.client_in(&repo.path, ["compose", "--write"]).ok();
+        sandbox.client_in(&repo.path, ["env", "--write", ".env"]).ok();
+        // As people do who want their settings in a new worktree too.
+        fs::copy(repo.path.join(".env"), linked.join(".env")).unwrap();
+        sandbox.client_in(linked, ["compose", "--write"]).ok();
+        let files = sandbox.get(linked, "COMPOSE_FILE");
+        assert!(files.starts_with(linked.join("compose.yaml:").to_str().unwrap()), "{files}");
+        assert!(!files.contains(repo.path.join(".git/wtd.compose.yaml").to_str().unwrap()), "{files}");
+        // Nor is one that was taken away, and is still named there.
+        sandbox.client_in(&repo.path, ["compose", "--remove"]).ok();
+        sandbox.client_in(&repo.path, ["compose", "--write"]).ok();
+    });
+}
+
+#[test]
 fn a_path_with_a_colon_gets_another_separator() {
     if !require::compose() {
         return;
