@@ -67,6 +67,8 @@ mod init;
 #[cfg(test)]
 mod kill_points;
 #[cfg(test)]
+mod list;
+#[cfg(test)]
 mod moving;
 #[cfg(test)]
 mod neighbours;
