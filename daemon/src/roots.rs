@@ -53,7 +53,8 @@ struct State {
 }
 
 impl RootsListener for Roots {
-    fn changed(&self, root: &Path) -> bool {
+    fn changed(&self, key: &Path) -> bool {
+        let Some(root) = root_of(key) else { return false };
         let mut state = self.state.lock();
         if state.configured.contains(root) {
             state.changed.insert(root.to_owned());
@@ -148,7 +149,7 @@ impl Roots {
         let dropped = std::mem::take(&mut self.state.lock().dropped);
         for root in dropped {
             if let Some(watches) = reconciler.watches() {
-                watches.remove(&root);
+                watches.remove(&key_of(&root));
             }
         }
     }
@@ -174,7 +175,7 @@ impl Roots {
             let mut found = find(&real);
             for _ in 0..3 {
                 let wanted = found.directories.iter().map(|dir| (dir.clone(), Role::Roots)).collect();
-                if !handle.watches().is_some_and(|watches| watches.set(&at, wanted).added) {
+                if !handle.watches().is_some_and(|watches| watches.set(&key_of(&at), wanted).added) {
                     break;
                 }
                 found = find(&real);
@@ -201,6 +202,17 @@ async fn learn(common_dir: PathBuf, main_root: Option<PathBuf>, reconciler: &Rec
         warn!(repository = %common_dir.display(), error = &error as &dyn std::error::Error, "repository not learned");
     }
     common_dir
+}
+
+/// What a root's watches are set for. The root itself won't do: a bare repository's watches are set for its common dir, which
+/// can be a root as well. No common dir has `..` in it.
+fn key_of(root: &Path) -> PathBuf {
+    root.join("..")
+}
+
+/// The root that watches are set for; none when they are set for a repository.
+fn root_of(key: &Path) -> Option<&Path> {
+    key.parent().filter(|_| key.ends_with(".."))
 }
 
 fn find(root: &Path) -> Found {
