@@ -163,4 +163,12 @@ pub struct Forgotten {
     pub whole_repository: bool,
     /// The allocations that become stale.
     pub allocations: Vec<crate::Allocation>,
+    /// Whether there can be volumes of theirs: false where there is no container engine.
+    #[serde(default = "yes")]
+    pub has_engine: bool,
+}
+
+/// What a daemon means that does not say.
+const fn yes() -> bool {
+    true
 }
