@@ -3,6 +3,7 @@
 use std::fmt::{self, Display, Write as _};
 use std::io::{self, IsTerminal as _, Write as _};
 
+use anstream::AutoStream;
 use clap::error::ErrorKind;
 
 use crate::error::Error;
@@ -15,7 +16,11 @@ pub(crate) fn bytes(bytes: &[u8]) -> Result<(), Error> {
 
 /// Writes styled text on standard output; the styles stay only on a terminal and without `NO_COLOR`.
 pub(crate) fn styled(text: &str) -> Result<(), Error> {
-    let mut output = anstream::stdout().lock();
+    let stdout = io::stdout();
+    // CLICOLOR_FORCE would colour what goes into a pipe.
+    let choice =
+        if stdout.is_terminal() { AutoStream::choice(&stdout) } else { anstream::ColorChoice::Never };
+    let mut output = AutoStream::new(stdout.lock(), choice);
     finished(output.write_all(text.as_bytes()).and_then(|()| output.flush())).map(drop)
 }
 
@@ -128,7 +133,11 @@ pub(crate) fn ask(question: &str) -> Result<bool, Error> {
     io::stdin().read_line(&mut answer).map_err(|error| {
         Error::failed(format!("the answer can't be read: {error}"), "pass -y to go on without a question")
     })?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes" | "Yes"))
+    Ok(is_consent(&answer))
+}
+
+fn is_consent(answer: &str) -> bool {
+    ["y", "yes"].iter().any(|word| answer.trim().eq_ignore_ascii_case(word))
 }
 
 /// Whether the text was taken: false when the reader is gone.
@@ -179,6 +188,12 @@ mod tests {
             one_line(text),
             "unexpected argument '--shel' found (a similar argument exists: '--shell')"
         );
+    }
+
+    #[test]
+    fn only_yes_is_consent_however_it_is_written() {
+        assert!(["y\n", "Y", "yes", "YES\n", " Yes \n"].into_iter().all(is_consent));
+        assert!(!["", "\n", "n", "ye", "yes!", "y y", "sure"].into_iter().any(is_consent));
     }
 
     #[test]

@@ -39,3 +39,10 @@ pub struct Cli {
     #[command(flatten)]
     pub settings: Settings,
 }
+
+/// A usage error as one line: clap's first paragraph, without its advice.
+pub(crate) fn in_one_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let told = text.strip_prefix("error: ").unwrap_or(&text).lines().map(str::trim);
+    told.take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+}

@@ -33,10 +33,10 @@ pub struct Settings {
     #[serde(deserialize_with = "values::roots_in_file")]
     pub roots: Option<Vec<PathBuf>>,
 
-    /// Ports that are never given, such as 8080,9000-9010 [env: WTD_RESERVED_PORTS]
+    /// Ports that are never given, such as 8080,9000-9010; may be repeated [env: WTD_RESERVED_PORTS]
     #[arg(long, value_name = "PORTS")]
     #[serde(deserialize_with = "values::ports_in_file")]
-    pub reserved_ports: Option<PortRanges>,
+    pub reserved_ports: Option<Vec<PortRanges>>,
 
     /// Whether offsets are passed over when something listens on a port [env: WTD_PROBE] [default: true]
     #[arg(long, value_name = "BOOL", value_parser = BoolishValueParser::new(), num_args = 0..=1,
@@ -211,12 +211,14 @@ impl Config {
             None => wtd_protocol::socket::state_dir(variable).ok_or(ConfigError::NoStateDir)?,
         };
         let roots = settings.roots.unwrap_or_default();
+        let mut reserved_ports = PortRanges::default();
+        settings.reserved_ports.into_iter().flatten().for_each(|ports| reserved_ports.extend(ports));
         Ok(Self {
             file,
             state_dir,
             socket: place_of(&cli.socket, "WTD_SOCKET")?,
             roots: roots.iter().map(|root| place(root)).collect::<Result<_, _>>()?,
-            reserved_ports: settings.reserved_ports.unwrap_or_default(),
+            reserved_ports,
             probe: settings.probe.unwrap_or(true),
             engine: settings.engine.unwrap_or(Engine::Detect),
             resync: settings.resync.unwrap_or(DEFAULT_RESYNC),

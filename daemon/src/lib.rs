@@ -41,7 +41,7 @@ pub mod vacancy;
 pub mod watch;
 pub mod wire;
 
-use std::io::Write;
+use std::io::{IsTerminal as _, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -57,7 +57,10 @@ const EX_SOFTWARE: u8 = 70;
 pub fn main() -> ExitCode {
     // Takes LISTEN_FDS out of the environment, which is safe only as long as there is one thread.
     let passed = ListenFd::from_env();
-    let cli = cli::Cli::parse();
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(said) => return answer(&said),
+    };
     if cli.detached {
         inherited::let_go();
     }
@@ -79,6 +82,25 @@ pub fn main() -> ExitCode {
             }
             if error.is::<daemon::Broken>() { ExitCode::from(EX_SOFTWARE) } else { ExitCode::FAILURE }
         }
+    }
+}
+
+/// Prints what a command line asks for instead of a daemon, or in one line why it makes no sense.
+fn answer(said: &clap::Error) -> ExitCode {
+    if said.use_stderr() {
+        say(&format!("wtd: {}; see `wtd --help`", cli::in_one_line(said)));
+        return ExitCode::from(2);
+    }
+    let mut stdout = std::io::stdout();
+    // Styled on a terminal only, whatever CLICOLOR_FORCE says.
+    let printed = if stdout.is_terminal() {
+        said.print()
+    } else {
+        write!(stdout, "{}", said.render()).and_then(|()| stdout.flush())
+    };
+    match printed {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
     }
 }
 

@@ -136,11 +136,16 @@ impl Listeners {
     /// Who listens on a port from outside the worktree at `root`, in words that can follow the port; none when
     /// nobody does. For a machine without containers; see [`Listeners::outsider_beside_containers`].
     pub fn outsider(&self, port: u16, root: &Path) -> Option<String> {
-        self.outsider_beside_containers(port, root, |_| None)
+        if !self.listening(port) {
+            return None;
+        }
+        let real_root = root.canonicalize().unwrap_or_else(|_| root.to_owned());
+        self.outsider_beside_containers(port, &real_root, |_| None)
     }
 
     /// As [`Listeners::outsider`], where the process that listens may do so on a container's behalf and work
-    /// elsewhere. `published_by` tells the working directory of the Compose project whose container publishes
+    /// elsewhere. No disk is asked: `root` has no symbolic links in it, as the working directories have none that the
+    /// kernel tells. `published_by` tells the working directory of the Compose project whose container publishes
     /// a port (`com.docker.compose.project.working_dir`); it is asked only when the processes don't settle it.
     pub fn outsider_beside_containers(
         &self,
@@ -151,12 +156,10 @@ impl Listeners {
         if !self.listening(port) {
             return None;
         }
-        // Working directories that the kernel tells have no symbolic links in them.
-        let real_root = root.canonicalize().unwrap_or_else(|_| root.to_owned());
         let who = self.who(port);
-        let stranger = who.iter().find(|holder| !holder.works_in(&real_root))?;
+        let stranger = who.iter().find(|holder| !holder.works_in(root))?;
         match published_by(port) {
-            Some(directory) if directory.starts_with(&real_root) || directory.starts_with(root) => None,
+            Some(directory) if directory.starts_with(root) => None,
             Some(directory) => {
                 let directory = plain(&directory.to_string_lossy());
                 Some(format!("a container of the Compose project in {directory} listens on it"))

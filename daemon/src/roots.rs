@@ -2,13 +2,17 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tracing::{debug, warn};
 
 use crate::git::discover::discover;
+use crate::permit::Permit;
 use crate::reconciler::{Reconciler, RootsListener};
 use crate::watch::Role;
 
@@ -17,6 +21,12 @@ const DEPTH: usize = 4;
 
 /// How many directories below a root are searched at most.
 const DIRECTORIES: usize = 20_000;
+
+/// How many roots are searched together.
+const AT_ONCE: usize = 4;
+
+/// How long one may take before another is searched besides.
+const LONG: Duration = Duration::from_secs(1);
 
 /// How long a clone that is being made is given before the next look at it, and how many looks it gets: a clone's
 /// last file can be minutes away, and any event below the root begins anew.
@@ -28,6 +38,7 @@ const UNFINISHED_LOOKS: usize = 240;
 pub struct Roots {
     state: Mutex<State>,
     wake: Notify,
+    permits: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
@@ -35,12 +46,15 @@ struct State {
     configured: HashSet<PathBuf>,
     /// Those to be searched.
     changed: HashSet<PathBuf>,
+    /// Those that are being searched.
+    searching: HashSet<PathBuf>,
     /// Those that were configured and are not any more, and may still be watched.
     dropped: HashSet<PathBuf>,
 }
 
 impl RootsListener for Roots {
-    fn changed(&self, root: &Path) -> bool {
+    fn changed(&self, key: &Path) -> bool {
+        let Some(root) = root_of(key) else { return false };
         let mut state = self.state.lock();
         if state.configured.contains(root) {
             state.changed.insert(root.to_owned());
@@ -71,16 +85,16 @@ struct Found {
 impl Roots {
     /// The roots of the configuration, all to be searched.
     pub fn new(roots: &[PathBuf]) -> Self {
-        let this = Self { state: Mutex::default(), wake: Notify::new() };
+        let permits = Arc::new(Semaphore::new(AT_ONCE));
+        let this = Self { state: Mutex::default(), wake: Notify::new(), permits };
         this.configure(roots);
         this
     }
 
     /// Puts these in the place of the roots of before; new ones are searched. What was found below a root that is none
-    /// any more stays known.
+    /// any more stays known. Looks at nothing: a root can be on a disk that hangs.
     pub fn configure(&self, roots: &[PathBuf]) {
-        let configured: HashSet<PathBuf> =
-            roots.iter().map(|root| root.canonicalize().unwrap_or_else(|_| root.clone())).collect();
+        let configured: HashSet<PathBuf> = roots.iter().cloned().collect();
         let mut state = self.state.lock();
         let new: Vec<PathBuf> = configured.difference(&state.configured).cloned().collect();
         let dropped: Vec<PathBuf> = state.configured.difference(&configured).cloned().collect();
@@ -92,70 +106,113 @@ impl Roots {
         self.wake.notify_one();
     }
 
-    /// Searches roots as they change, until the future is dropped.
+    /// Searches roots as they change, each by itself, until the future is dropped.
     pub async fn run(&self, reconciler: &Reconciler) {
-        let mut looks = UNFINISHED_LOOKS;
+        let mut searches = FuturesUnordered::new();
+        let mut learning = FuturesUnordered::new();
+        let mut asked: HashSet<PathBuf> = HashSet::new();
         loop {
-            let (changed, dropped) = {
-                let mut state = self.state.lock();
-                (std::mem::take(&mut state.changed), state.dropped.clone())
-            };
-            for root in dropped {
-                if let Some(watches) = reconciler.watches() {
-                    watches.remove(&root);
-                }
-                self.state.lock().dropped.remove(&root);
+            self.leave_dropped(reconciler);
+            for root in self.due() {
+                searches.push(self.search(root, UNFINISHED_LOOKS, reconciler));
             }
-            let mut unfinished = HashSet::new();
-            for root in changed {
-                if self.search(&root, reconciler).await {
-                    unfinished.insert(root);
+            tokio::select! {
+                () = self.wake.notified() => {}
+                Some((root, looks, found)) = searches.next() => {
+                    // A repository that hangs is not waited for, and not asked for twice.
+                    for (common_dir, main_root) in found.repositories {
+                        if asked.insert(common_dir.clone()) {
+                            learning.push(learn(common_dir, main_root, reconciler));
+                        }
+                    }
+                    if found.unfinished && looks > 0 && self.state.lock().configured.contains(&root) {
+                        searches.push(self.search(root, looks - 1, reconciler));
+                    } else {
+                        self.searched(root);
+                    }
                 }
-            }
-            if unfinished.is_empty() || looks == 0 {
-                looks = UNFINISHED_LOOKS;
-                self.wake.notified().await;
-            } else {
-                looks -= 1;
-                tokio::time::sleep(UNFINISHED).await;
-                let mut state = self.state.lock();
-                let still = unfinished.into_iter().filter(|root| state.configured.contains(root));
-                let still: Vec<PathBuf> = still.collect();
-                state.changed.extend(still);
+                Some(common_dir) = learning.next() => drop(asked.remove(&common_dir)),
             }
         }
     }
 
-    /// Searches one root; true when something below it is being made.
-    async fn search(&self, root: &Path, reconciler: &Reconciler) -> bool {
-        let (at, handle) = (root.to_owned(), reconciler.clone());
+    /// The roots to be searched, less those that are being searched: one that hangs costs one thread.
+    fn due(&self) -> Vec<PathBuf> {
+        let mut state = self.state.lock();
+        let due: Vec<PathBuf> = state.changed.difference(&state.searching).cloned().collect();
+        state.searching.extend(due.iter().cloned());
+        due
+    }
+
+    /// Watches nothing for roots that are none any more.
+    fn leave_dropped(&self, reconciler: &Reconciler) {
+        let dropped = std::mem::take(&mut self.state.lock().dropped);
+        for root in dropped {
+            if let Some(watches) = reconciler.watches() {
+                watches.remove(&key_of(&root));
+            }
+        }
+    }
+
+    /// A search has ended. One of a root that was dropped meanwhile may have set watches again.
+    fn searched(&self, root: PathBuf) {
+        let mut state = self.state.lock();
+        state.searching.remove(&root);
+        if !state.configured.contains(&root) {
+            state.dropped.insert(root);
+        }
+    }
+
+    /// Searches one root, after a while where that is not the first of its `looks`.
+    async fn search(&self, root: PathBuf, looks: usize, reconciler: &Reconciler) -> (PathBuf, usize, Found) {
+        if looks < UNFINISHED_LOOKS {
+            tokio::time::sleep(UNFINISHED).await;
+        }
+        let (at, handle) = (root.clone(), reconciler.clone());
         let search = move || {
+            let real = at.canonicalize().unwrap_or_else(|_| at.clone());
             // Watched first, then read; until reading shows nothing more to watch.
-            let mut found = find(&at);
+            let mut found = find(&real);
             for _ in 0..3 {
                 let wanted = found.directories.iter().map(|dir| (dir.clone(), Role::Roots)).collect();
-                if !handle.watches().is_some_and(|watches| watches.set(&at, wanted).added) {
+                if !handle.watches().is_some_and(|watches| watches.set(&key_of(&at), wanted).added) {
                     break;
                 }
-                found = find(&at);
+                found = find(&real);
             }
             found
         };
-        let found = match tokio::task::spawn_blocking(search).await {
-            Ok(found) => found,
-            Err(error) => {
-                warn!(root = %root.display(), error = &error as &dyn std::error::Error, "root not searched");
-                return false;
-            }
+        let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else {
+            return (root, looks, Found::default());
         };
+        // What changes from here on may not be seen by this search.
+        self.state.lock().changed.remove(&root);
+        let found = Permit::new(permit).lend(LONG, tokio::task::spawn_blocking(search)).await;
+        let found = found.unwrap_or_else(|error| {
+            warn!(root = %root.display(), error = &error as &dyn std::error::Error, "root not searched");
+            Found::default()
+        });
         debug!(root = %root.display(), repositories = found.repositories.len(), "root searched");
-        for (common_dir, main_root) in found.repositories {
-            if let Err(error) = reconciler.learn(&common_dir, main_root).await {
-                warn!(repository = %common_dir.display(), error = &error as &dyn std::error::Error, "repository not learned");
-            }
-        }
-        found.unfinished
+        (root, looks, found)
     }
+}
+
+async fn learn(common_dir: PathBuf, main_root: Option<PathBuf>, reconciler: &Reconciler) -> PathBuf {
+    if let Err(error) = reconciler.learn(&common_dir, main_root).await {
+        warn!(repository = %common_dir.display(), error = &error as &dyn std::error::Error, "repository not learned");
+    }
+    common_dir
+}
+
+/// What a root's watches are set for. The root itself won't do: a bare repository's watches are set for its common dir, which
+/// can be a root as well. No common dir has `..` in it.
+fn key_of(root: &Path) -> PathBuf {
+    root.join("..")
+}
+
+/// The root that watches are set for; none when they are set for a repository.
+fn root_of(key: &Path) -> Option<&Path> {
+    key.parent().filter(|_| key.ends_with(".."))
 }
 
 fn find(root: &Path) -> Found {

@@ -105,6 +105,15 @@ impl Block {
     }
 }
 
+/// The lines of `content` that are not of the block and not empty. A block that is not in order is none.
+pub fn outside(content: &[u8]) -> Vec<u8> {
+    let place = find(content).ok().flatten().unwrap_or(0..0);
+    let parts = [content.get(..place.start), content.get(place.end..)];
+    let lines = parts.into_iter().flatten().flat_map(|part| part.split(|byte| *byte == b'\n'));
+    let lines = lines.map(<[u8]>::trim_ascii_end).filter(|line| !line.is_empty());
+    lines.flat_map(|line| [line, b"\n"].concat()).collect()
+}
+
 /// How the first line ends.
 fn line_end(content: &[u8]) -> &'static [u8] {
     let first = content.split_inclusive(|byte| *byte == b'\n').next().unwrap_or_default();
@@ -181,6 +190,22 @@ mod tests {
         // Without an end of its own the last line stays without one.
         let open = text.trim_end();
         assert_eq!(put(&one, open), open);
+    }
+
+    #[test]
+    fn a_block_that_is_added_changed_or_moved_changes_nothing_outside_of_it() {
+        for content in ["", "X=1", "X=1\n", "\r\nX=1\r\nY=2\r\n"] {
+            let edited = put(&block(&[("A", "1")]), content);
+            assert_eq!(outside(edited.as_bytes()), outside(content.as_bytes()), "{content:?}");
+            let edited = put(&block(&[("B", "2")]), &format!("{edited}Z=1\n"));
+            assert_eq!(
+                outside(edited.as_bytes()),
+                outside(format!("{content}\nZ=1").as_bytes()),
+                "{content:?}"
+            );
+        }
+        let unclosed = format!("{FIRST}\nA=1\n");
+        assert_eq!(outside(unclosed.as_bytes()), unclosed.as_bytes());
     }
 
     #[test]

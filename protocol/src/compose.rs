@@ -17,6 +17,11 @@ pub const MAX_BYTES: usize = 1024 * 1024;
 /// The most Compose files that an override can go with.
 pub const MAX_FILES: usize = 64;
 
+/// The most files that Compose read beside those, and the length of their paths together.
+pub const MAX_FURTHER_FILES: usize = 256;
+/// See [`MAX_FURTHER_FILES`].
+pub const MAX_FURTHER_BYTES: usize = 64 * 1024;
+
 /// The length of a [`digest`].
 pub const DIGEST_LENGTH: usize = 44;
 

@@ -61,6 +61,10 @@ pub struct ComposeRequest {
     pub files: Vec<String>,
     /// [`crate::compose::digest`] of what those files held when the override was made.
     pub files_digest: String,
+    /// The files that Compose read beside those (included, extended, env files; absolute), each with the
+    /// [`crate::compose::digest`] of what it held outside of wtd's block; of nothing where it was absent.
+    #[serde(default)]
+    pub further: BTreeMap<String, String>,
     /// What separates the paths in `COMPOSE_FILE`.
     pub separator: char,
     /// The override: a Compose file.
@@ -159,4 +163,12 @@ pub struct Forgotten {
     pub whole_repository: bool,
     /// The allocations that become stale.
     pub allocations: Vec<crate::Allocation>,
+    /// Whether there can be volumes of theirs: false where there is no container engine.
+    #[serde(default = "yes")]
+    pub has_engine: bool,
+}
+
+/// What a daemon means that does not say.
+const fn yes() -> bool {
+    true
 }

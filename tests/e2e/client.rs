@@ -112,6 +112,43 @@ fn a_path_that_this_user_cannot_read_is_told_in_one_line() {
 }
 
 #[test]
+fn output_is_coloured_on_no_pipe_whatever_a_variable_asks_for() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.daemon();
+    daemon.put(&sandbox.repo("app").path);
+    let programs = [("wtd-client", &["list"][..]), ("wtd-client", &["doctor"]), ("wtd-client", &["--help"])];
+    for (program, arguments) in programs.into_iter().chain([("wtd", &["--help"][..]), ("wtd", &["--bogus"])])
+    {
+        let mut command = sandbox.command(Sandbox::program(program));
+        let ran = Ran::of(command.args(arguments).env("CLICOLOR_FORCE", "1").env("CLICOLOR", "1"));
+        assert!(!ran.stdout.contains(&0x1b) && !ran.stderr.contains('\u{1b}'), "{ran:#?}");
+        assert!(!ran.stdout.is_empty() || !ran.stderr.is_empty(), "{ran:#?}");
+    }
+}
+
+#[test]
+fn bad_usage_of_the_daemon_is_one_line_and_2() {
+    let sandbox = Sandbox::new();
+    for (arguments, expected) in [
+        (&["--nonsense"][..], "wtd: unexpected argument '--nonsense' found; see `wtd --help`"),
+        (&["extra"], "wtd: unexpected argument 'extra' found; see `wtd --help`"),
+        (
+            &["--step"],
+            "wtd: a value is required for '--step <PORTS>' but none was supplied; see `wtd --help`",
+        ),
+        (&["--step", "x"], "wtd: invalid value 'x' for '--step <PORTS>': "),
+        (&["--probe=perhaps"], "wtd: invalid value 'perhaps' for '--probe [<BOOL>]'"),
+    ] {
+        let ran = Ran::of(sandbox.command(Sandbox::program("wtd")).args(arguments));
+        assert_eq!((ran.code, ran.stdout.len(), ran.stderr.lines().count()), (Some(2), 0, 1), "{ran:#?}");
+        let line = ran.stderr.trim_end();
+        assert!(line.starts_with(expected) && line.ends_with("; see `wtd --help`"), "{line}");
+    }
+    let ran = Ran::of(sandbox.command(Sandbox::program("wtd")).arg("--version"));
+    assert!(ran.quiet().starts_with("wtd "));
+}
+
+#[test]
 fn bad_usage_is_one_line_and_2() {
     let sandbox = Sandbox::new();
     for arguments in [

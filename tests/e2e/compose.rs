@@ -109,7 +109,7 @@ pub(crate) fn repo_of<'s>(sandbox: &'s Sandbox, kind: &str) -> Repo<'s> {
 }
 
 /// Commits what is there, and adds a linked worktree.
-fn with_linked(daemon: &Daemon<'_>, repo: &Repo<'_>) -> PathBuf {
+pub(crate) fn with_linked(daemon: &Daemon<'_>, repo: &Repo<'_>) -> PathBuf {
     repo.git(["add", "--all", "--force"]);
     repo.git(["commit", "-q", "-m", "second"]);
     daemon.put(&repo.path);
@@ -120,13 +120,26 @@ fn with_linked(daemon: &Daemon<'_>, repo: &Repo<'_>) -> PathBuf {
 
 /// A sandbox with one Compose file in a repository; gives the worktrees and what `work` needs.
 fn with_file(text: &str, work: impl FnOnce(&Sandbox, &Daemon<'_>, &Repo<'_>, &Path)) {
+    with_files(text, &[], work);
+}
+
+/// The same with further files, by their paths in the repository.
+pub(crate) fn with_files(
+    text: &str,
+    further: &[(&str, &str)],
+    work: impl FnOnce(&Sandbox, &Daemon<'_>, &Repo<'_>, &Path),
+) {
     if !require::compose() {
         return;
     }
     let sandbox = Sandbox::new();
     let daemon = sandbox.daemon();
     let repo = sandbox.repo("shop");
-    fs::write(repo.path.join("compose.yaml"), text).unwrap();
+    for (name, text) in further.iter().chain([&("compose.yaml", text)]) {
+        let file = repo.path.join(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, text).unwrap();
+    }
     let linked = with_linked(&daemon, &repo);
     work(&sandbox, &daemon, &repo, &linked);
 }
@@ -411,6 +424,23 @@ fn files_are_those_that_compose_would_read() {
         sandbox.client_in(linked, ["compose", "--remove"]).ok();
         fs::write(linked.join(".env"), "COMPOSE_FILE=compose.yaml:${EXTRA:-extra.yaml}\n").unwrap();
         assert_eq!(files(linked, &[], &[]), "compose.yaml extra.yaml wtd.compose.yaml", "as .env says");
+    });
+}
+
+#[test]
+fn what_wtd_has_written_into_an_env_file_is_nobodys_choice_of_files() {
+    with_file("services: {web: {image: x, ports: ['8080:80']}}\n", |sandbox, _, repo, linked| {
+        sandbox.client_in(&repo.path, ["compose", "--write"]).ok();
+        sandbox.client_in(&repo.path, ["env", "--write", ".env"]).ok();
+        // As people do who want their settings in a new worktree too.
+        fs::copy(repo.path.join(".env"), linked.join(".env")).unwrap();
+        sandbox.client_in(linked, ["compose", "--write"]).ok();
+        let files = sandbox.get(linked, "COMPOSE_FILE");
+        assert!(files.starts_with(linked.join("compose.yaml:").to_str().unwrap()), "{files}");
+        assert!(!files.contains(repo.path.join(".git/wtd.compose.yaml").to_str().unwrap()), "{files}");
+        // Nor is one that was taken away, and is still named there.
+        sandbox.client_in(&repo.path, ["compose", "--remove"]).ok();
+        sandbox.client_in(&repo.path, ["compose", "--write"]).ok();
     });
 }
 

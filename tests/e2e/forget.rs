@@ -6,6 +6,18 @@ use std::os::unix::fs::symlink;
 use crate::harness::Sandbox;
 
 #[test]
+fn volumes_are_said_to_stay_only_where_there_is_an_engine_for_them() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.daemon();
+    let repo = sandbox.repo("app");
+    daemon.put(&repo.path);
+    let told = sandbox.client_in(&repo.path, ["forget", "-y", "."]).quiet();
+    assert!(told.contains("offset 0 is stale") && !told.contains("volumes"), "{told}");
+    assert!(told.contains("no longer watched"), "{told}");
+    assert!(sandbox.client(["list"]).ok().contains("No worktrees yet"));
+}
+
+#[test]
 fn a_missing_worktree_is_forgotten_alone_however_its_path_is_written() {
     let sandbox = Sandbox::new();
     let daemon = sandbox.daemon();

@@ -19,6 +19,8 @@ mod compose;
 #[cfg(test)]
 mod compose_api;
 #[cfg(test)]
+mod compose_changes;
+#[cfg(test)]
 mod concurrency;
 #[cfg(test)]
 mod crash_model;
@@ -64,6 +66,8 @@ mod hostile_repositories;
 mod init;
 #[cfg(test)]
 mod kill_points;
+#[cfg(test)]
+mod list;
 #[cfg(test)]
 mod moving;
 #[cfg(test)]

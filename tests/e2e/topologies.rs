@@ -289,3 +289,17 @@ fn a_worktree_that_is_another_repository_now_is_no_longer_ours() {
     // The look at the old repository is another one than that which was asked for.
     daemon.await_list("the old one is missing", |rows| rows.id(&id).is_some_and(|row| row.is("missing")));
 }
+
+#[test]
+fn a_work_tree_that_only_its_repository_knows_of_is_told_to_be_one() {
+    let sandbox = Sandbox::new();
+    let _daemon = sandbox.daemon();
+    let repo = sandbox.repo("app");
+    let elsewhere = sandbox.path("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    repo.git(["config", "core.worktree", elsewhere.to_str().unwrap()]);
+    let line = sandbox.client_in(&repo.path, ["get", "PORT_OFFSET"]).fails(1);
+    assert!(line.contains("core.worktree") && line.contains("has no .git"), "{line}");
+    fs::write(elsewhere.join(".git"), format!("gitdir: {}\n", repo.path.join(".git").display())).unwrap();
+    assert_eq!(sandbox.client_in(&repo.path, ["get", "PORT_OFFSET"]).ok(), "0\n");
+}

@@ -412,6 +412,26 @@ fn repositories_under_a_root_are_found_at_start_and_when_they_appear() {
 }
 
 #[test]
+fn a_root_that_is_a_bare_repository_itself_is_watched_as_any_other() {
+    let sandbox = Sandbox::new();
+    let bare = sandbox.path("bare.git");
+    sandbox.configure(&format!("engine = \"none\"\nprobe = false\nroots = [{bare:?}]\n"));
+    let origin = sandbox.repo("origin");
+    origin.git(["clone", "-q", "--bare", origin.path.to_str().unwrap(), bare.to_str().unwrap()]);
+    let daemon = sandbox.daemon();
+    let known = || daemon.get("/v1/repositories").ok();
+    until("it is found", known, |known| known.as_array().is_some_and(|known| known.len() == 1));
+    let bare = Repo::at(&sandbox, &bare);
+    for name in ["one", "two"] {
+        let path = sandbox.path(name);
+        bare.add_at(&path, name);
+        daemon.await_state(&path, "active");
+    }
+    bare.remove(&sandbox.path("one"));
+    daemon.await_list("it is gone", |rows| rows.find(&sandbox.path("one")).is_none());
+}
+
+#[test]
 fn a_repository_that_appeared_under_a_root_among_lost_events_is_found() {
     let sandbox = Sandbox::new();
     let code = sandbox.path("code");

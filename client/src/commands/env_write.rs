@@ -23,6 +23,9 @@ pub(crate) fn run(daemon: &Daemon, args: &EnvArgs, file: &Path) -> Result<(), Er
     let environment = Environment::of(daemon, args.path.as_deref(), &mut || {})?;
     environment.tell_mistakes("env");
     let root = &environment.worktree;
+    if [&b"/"[..], b"/."].iter().any(|end| file.as_os_str().as_bytes().ends_with(end)) {
+        return Err(unfit(root, file, &PathError::NoFile));
+    }
     let below = below(root, &absolute(Some(file))?)?;
     let variables = chosen(&environment, &args.keys)?;
     let block = Block::of(variables.iter().map(|(name, value)| (name.as_str(), value.as_os_str())));
@@ -59,16 +62,18 @@ fn below(root: &Path, file: &Path) -> Result<EnvFilePath, Error> {
     let rest = file.ancestors().find(is_root).and_then(|above| file.strip_prefix(above).ok());
     let rest = rest.and_then(without_dots);
     let below = rest.ok_or(PathError::Outside).and_then(|rest| EnvFilePath::new(&rest));
-    below.map_err(|error| {
-        let (why, remedy) = match error {
-            PathError::Outside => (
-                format!("it is outside of the worktree {}", root.display()),
-                "name a file in the worktree; FILE is relative to the working directory",
-            ),
-            why => (why.to_string(), "name another file"),
-        };
-        Error::failed(format!("{}: {why}", file.display()), remedy)
-    })
+    below.map_err(|error| unfit(root, file, &error))
+}
+
+fn unfit(root: &Path, file: &Path, error: &PathError) -> Error {
+    let (why, remedy) = match error {
+        PathError::Outside => (
+            format!("it is outside of the worktree {}", root.display()),
+            "name a file in the worktree; FILE is relative to the working directory",
+        ),
+        why => (why.to_string(), "name another file"),
+    };
+    Error::failed(format!("{}: {why}", file.display()), remedy)
 }
 
 /// The path without `..`; none if it leads upwards.

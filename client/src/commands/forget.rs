@@ -39,11 +39,15 @@ fn text(forgotten: &Forgotten, is_done: bool) -> String {
     } else {
         ["would become stale", "would no longer be watched"]
     };
+    let has_volumes = forgotten.has_engine;
     let allocations = forgotten.allocations.iter().map(|allocation| {
         let volumes: Vec<_> = allocation.own_volumes().collect();
         let stay = match volumes.as_slice() {
-            [] => String::new(),
-            volumes => format!("; its volumes stay until gc: {}", Printable(&volumes.join(", "))),
+            volumes if has_volumes && !volumes.is_empty() => {
+                let volumes = volumes.join(", ");
+                format!("; its volumes stay until `wtd-client gc --missing`: {}", Printable(&volumes))
+            }
+            _ => String::new(),
         };
         format!("{}: offset {} {stale}{stay}", Printable(&allocation.path), allocation.offset)
     });

@@ -86,7 +86,8 @@ impl Files {
     }
 }
 
-fn content(path: &Path) -> Result<Vec<u8>, Error> {
+/// The content of a file that Compose reads.
+pub(super) fn content(path: &Path) -> Result<Vec<u8>, Error> {
     let failed = |why: String| {
         Error::failed(format!("the Compose file {}: {why}", path.display()), "name the project's with --file")
     };
@@ -132,7 +133,12 @@ fn from_dotenv(directory: &Path, docker: &Docker) -> Result<Option<Vec<PathBuf>>
     let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap_or_default();
     let text = |key: &str| answer.pointer(&format!("/x-wtd/{key}")).and_then(serde_json::Value::as_str);
     let separator = text("separator").and_then(|text| text.chars().next()).unwrap_or(SEPARATOR);
-    let files = split(&text("files").unwrap_or_default().replace("$$", "$"), separator);
+    let named = text("files").unwrap_or_default().replace("$$", "$");
+    // A block of wtd's, maybe one that was copied from another worktree.
+    if is_ours(&named, separator) {
+        return Ok(None);
+    }
+    let files = split(&named, separator);
     Ok((!files.is_empty()).then_some(files))
 }
 

@@ -9,6 +9,7 @@
 //! | [`project`] | a worktree's project, and the override for it |
 //! | [`variables`] | the variables with which Compose reads it |
 //! | [`files`] | which Compose files the project has |
+//! | [`further`] | which files those lead to |
 //! | [`docker`] | running `docker compose config` |
 //! | [`model`] | what it says, as far as it matters here |
 //! | [`plan`] | what has to change: a pure function |
@@ -19,6 +20,7 @@
 
 pub(crate) mod docker;
 pub(crate) mod files;
+mod further;
 pub(crate) mod model;
 mod names;
 mod notes;

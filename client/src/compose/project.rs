@@ -10,6 +10,7 @@ use wtd_protocol::{Allocation, PathText, Worktree, routes};
 
 use super::docker::{self, Docker};
 use super::files::{self, Files};
+use super::further;
 use super::model::{Model, compose_name};
 use super::plan::{self, Plan, plan, unmoved};
 use super::variables;
@@ -164,6 +165,7 @@ impl Project {
             path: PathRequest { path: root, path_base64: base64 },
             allocation: self.allocation.id.clone(),
             files_digest: self.files.digest.clone(),
+            further: further::find(&self.files, &self.docker),
             separator: files::separator(),
             files: paths,
             text: plan.text,

@@ -95,7 +95,7 @@ fn forget_asks_or_is_told() {
     let text = server.run(&sandbox, &["forget", ".", "-y"]).done().to_owned();
     assert_eq!(
         text,
-        "/w: offset 10000 is stale; its volumes stay until gc: db_data_10000\n/repo/.git is no longer watched\n"
+        "/w: offset 10000 is stale; its volumes stay until `wtd-client gc --missing`: db_data_10000\n/repo/.git is no longer watched\n"
     );
     let [look, request] = server.requests().try_into().unwrap();
     assert_eq!((look.line.as_str(), &look.json()["dry_run"]), ("DELETE /v1/repositories", &json!(true)));

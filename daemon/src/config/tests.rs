@@ -143,6 +143,18 @@ fn every_key_is_a_variable_and_a_flag_too() {
 }
 
 #[test]
+fn reserved_ports_can_be_given_at_once_or_one_after_the_other() {
+    let once = load(&["--reserved-ports=8080,9000-9010"], &[], "").unwrap().reserved_ports;
+    let flags = ["--reserved-ports", "8080", "--reserved-ports=9000-9010"];
+    let repeated = load(&flags, &[], "reserved_ports = [1]").unwrap().reserved_ports;
+    assert_eq!(repeated, once);
+    assert_eq!(
+        load(&["--reserved-ports="], &[], "reserved_ports = [1]").unwrap().reserved_ports.to_string(),
+        ""
+    );
+}
+
+#[test]
 fn a_time_without_a_unit_is_seconds() {
     let expected = Duration::from_secs(90);
     for file in ["resync = 90", "resync = \"90\"", "resync = \"90s\"", "resync = \"1m 30s\""] {

@@ -22,7 +22,7 @@ pub(super) fn from_environment(
     Ok(Settings {
         roots: variable("WTD_ROOTS")
             .map(|roots| std::env::split_paths(&roots).filter(|root| !root.as_os_str().is_empty()).collect()),
-        reserved_ports: value("WTD_RESERVED_PORTS", variable, str::parse::<PortRanges>)?,
+        reserved_ports: value("WTD_RESERVED_PORTS", variable, str::parse)?.map(|ports| vec![ports]),
         probe: value("WTD_PROBE", variable, boolean)?,
         engine: value("WTD_ENGINE", variable, engine)?,
         resync: value("WTD_RESYNC", variable, resync)?,
@@ -129,16 +129,15 @@ enum PortsEntry {
     Text(String),
 }
 
-pub(super) fn ports_in_file<'de, D: Deserializer<'de>>(input: D) -> Result<Option<PortRanges>, D::Error> {
-    let mut ports = PortRanges::default();
-    for entry in Vec::<PortsEntry>::deserialize(input)? {
-        let text = match entry {
-            PortsEntry::Number(number) => number.to_string(),
-            PortsEntry::Text(text) => text,
-        };
-        ports.extend(text.parse().map_err(D::Error::custom)?);
-    }
-    Ok(Some(ports))
+pub(super) fn ports_in_file<'de, D: Deserializer<'de>>(
+    input: D,
+) -> Result<Option<Vec<PortRanges>>, D::Error> {
+    let ports = |entry| match entry {
+        PortsEntry::Number(number) => number.to_string().parse(),
+        PortsEntry::Text(text) => text.parse(),
+    };
+    let entries = Vec::<PortsEntry>::deserialize(input)?.into_iter();
+    entries.map(ports).collect::<Result<_, _>>().map(Some).map_err(D::Error::custom)
 }
 
 pub(super) fn engine_in_file<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Engine>, D::Error> {

@@ -3,7 +3,7 @@
 //! A person has the client write it; here is recorded what it goes with. A file that lies in a git dir without such a
 //! record is nobody's.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use sha2::{Digest as _, Sha256};
@@ -26,6 +26,9 @@ pub struct Compose {
     pub files: Vec<PathBuf>,
     /// [`wtd_protocol::compose::digest`] of what those files held.
     pub files_digest: String,
+    /// The files that Compose read beside those, as far as they are known, and the digest of what counted in each. Paths
+    /// are as in `files`.
+    pub further: BTreeMap<PathBuf, String>,
     /// What separates the paths in `COMPOSE_FILE`, unless one of them holds it.
     pub separator: char,
     /// SHA-256 of the override.
@@ -137,7 +140,6 @@ fn taken(ledger: &Ledger, allocation: &Allocation, port: u16) -> Option<PortTake
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::collections::BTreeMap;
     use std::num::NonZeroU16;
 
     use uuid::Uuid;
@@ -196,6 +198,7 @@ pub(super) mod tests {
         Compose {
             files: vec!["compose.yaml".into(), "/elsewhere/x.yaml".into()],
             files_digest: String::new(),
+            further: BTreeMap::new(),
             separator: SEPARATOR,
             digest: [0; 32],
             inputs: inputs(allocation),

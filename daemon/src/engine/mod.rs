@@ -183,6 +183,11 @@ impl Engine {
         matches!(self.place(), Ok(Place::None { is_configured: true }))
     }
 
+    /// Whether there is none, be it by the configuration or on this machine. One that is merely down is there.
+    pub fn is_absent(&self) -> bool {
+        matches!(self.place(), Ok(Place::None { .. }))
+    }
+
     /// Why there is none, where [`Engine::open`] gives none.
     fn absence(&self) -> &'static str {
         if self.is_configured_away() {

@@ -75,7 +75,7 @@ pub(super) async fn serve_metrics(
     FromContext(context): FromContext<Context>,
     headers: HeaderMap,
 ) -> Response {
-    let health = context.service.health();
+    let health = context.service.health().await;
     let metrics = &context.metrics;
     let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     for (state, count) in

@@ -181,7 +181,7 @@ pub(super) async fn forget_repository(
 /// What the daemon is and how it fares.
 #[utoipa::path(get, path = "/v1/health", responses((status = 200, description = "it answers", body = Health)))]
 pub(super) async fn health(FromContext(context): FromContext<Context>) -> Result<Response, Answer> {
-    to_json(&context.service.health())
+    to_json(&context.service.health().await)
 }
 
 /// The checks that only the daemon can make.

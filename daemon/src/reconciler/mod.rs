@@ -88,8 +88,8 @@ struct Inner {
 
 /// Hears of events below configured roots.
 pub trait RootsListener: Send + Sync + std::fmt::Debug {
-    /// Something came or went below `root`; false when it is no root.
-    fn changed(&self, root: &Path) -> bool;
+    /// Something came or went below the root whose watches have this key; false when they are no root's.
+    fn changed(&self, key: &Path) -> bool;
     /// Something may have come or gone below every root.
     fn all_changed(&self);
 }

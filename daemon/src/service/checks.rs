@@ -14,7 +14,7 @@ impl Service {
     /// Every check, with a remedy where one is needed.
     pub async fn checks(&self) -> Vec<Check> {
         let mut checks = vec![
-            self.registry_check(),
+            self.registry_check().await,
             self.configuration().await,
             self.watching(),
             self.container_engine().await,
@@ -70,12 +70,12 @@ impl Service {
         checks
     }
 
-    fn registry_check(&self) -> Check {
-        match self.0.registry.check() {
+    async fn registry_check(&self) -> Check {
+        match self.registry_in_place().await {
             Ok(()) => ok("registry", self.0.registry.path.display().to_string()),
-            Err(error) => fail(
+            Err(why) => fail(
                 "registry",
-                error.to_string(),
+                why,
                 "put the state directory back, or restart wtd; restore the file from a backup if it is lost",
             ),
         }

@@ -1,12 +1,15 @@
 //! The Compose override of a worktree: recorded, put into its git dir, and taken away again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
-use wtd_protocol::compose::{DIGEST_LENGTH, FILE_NAME, MAX_BYTES, MAX_FILES, digest, range};
+use wtd_env_file::block;
+use wtd_protocol::compose::{
+    DIGEST_LENGTH, FILE_NAME, MAX_BYTES, MAX_FILES, MAX_FURTHER_BYTES, MAX_FURTHER_FILES, digest, range,
+};
 use wtd_protocol::requests::ComposeRequest;
 use wtd_protocol::{Problem, ProblemType, State};
 
@@ -18,7 +21,7 @@ use crate::domain::identity::AllocationId;
 use crate::domain::ledger::Ledger;
 use crate::domain::names::VolumeName;
 use crate::domain::observation::Claim;
-use crate::git::files;
+use crate::git::files::{self, ReadError};
 use crate::problem;
 use crate::registry::{Decision, allocation_file, compose_override};
 
@@ -130,7 +133,10 @@ pub(super) const REMEDY: &str =
 pub(super) fn what_is_wrong(allocation: &Allocation) -> Option<String> {
     match &allocation.compose {
         Some(compose) => {
-            complaint(allocation).map(str::to_owned).or_else(|| changed_file(allocation, compose))
+            let registered = complaint(allocation).map(str::to_owned);
+            registered
+                .or_else(|| changed_file(allocation, compose))
+                .or_else(|| changed_further(allocation, compose))
         }
         None => {
             let file = allocation.git_dir.join(FILE_NAME);
@@ -155,6 +161,20 @@ fn changed_file(allocation: &Allocation, compose: &Compose) -> Option<String> {
         .then(|| "the Compose files have changed since the override was written".to_owned())
 }
 
+fn changed_further(allocation: &Allocation, compose: &Compose) -> Option<String> {
+    compose.further.iter().find_map(|(file, before)| {
+        let file = allocation.path.join(file);
+        let now = match files::read_up_to(&file, MAX_COMPOSE_BYTES) {
+            Ok(content) => block::outside(&content),
+            Err(ReadError::NotFound) => Vec::new(),
+            Err(error) => return Some(format!("{}, which Compose reads too: {error}", file.display())),
+        };
+        (digest([now]) != *before).then(|| {
+            format!("{}, which Compose reads too, has changed since the override was written", file.display())
+        })
+    })
+}
+
 /// The override that a request tells of, or what is wrong with the request.
 fn wanted(allocation: &Allocation, request: &ComposeRequest) -> Result<Wanted, String> {
     let separator = request.separator;
@@ -168,6 +188,7 @@ fn wanted(allocation: &Allocation, request: &ComposeRequest) -> Result<Wanted, S
         return Err(format!("the Compose files' paths are longer than {MAX_COMPOSE_FILE_BYTES} bytes"));
     }
     let files = request.files.iter().map(|file| file_of(allocation, file)).collect::<Result<_, _>>()?;
+    let further = further_of(allocation, &request.further)?;
     if request.text.len() > MAX_BYTES {
         return Err(format!("the override is larger than {MAX_BYTES} bytes"));
     }
@@ -188,6 +209,7 @@ fn wanted(allocation: &Allocation, request: &ComposeRequest) -> Result<Wanted, S
     let compose = Compose {
         files,
         files_digest: request.files_digest.clone(),
+        further,
         separator,
         digest: Sha256::digest(&request.text).into(),
         inputs: inputs(allocation),
@@ -211,6 +233,22 @@ fn file_of(allocation: &Allocation, file: &str) -> Result<PathBuf, String> {
         return Err(format!("{file:?} is not an absolute path"));
     }
     Ok(path.strip_prefix(&allocation.path).unwrap_or(path).to_owned())
+}
+
+fn further_of(
+    allocation: &Allocation,
+    further: &BTreeMap<String, String>,
+) -> Result<BTreeMap<PathBuf, String>, String> {
+    let bytes = further.keys().map(String::len).sum::<usize>();
+    if further.len() > MAX_FURTHER_FILES || bytes > MAX_FURTHER_BYTES {
+        return Err(format!(
+            "further has more than {MAX_FURTHER_FILES} files, or paths of more than {MAX_FURTHER_BYTES} bytes"
+        ));
+    }
+    if further.values().any(|digest| digest.len() != DIGEST_LENGTH) {
+        return Err("a digest of further is not a SHA-256 in base64".to_owned());
+    }
+    further.iter().map(|(file, digest)| Ok((file_of(allocation, file)?, digest.clone()))).collect()
 }
 
 fn changed(allocation: &Allocation) -> Problem {

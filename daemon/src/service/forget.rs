@@ -24,7 +24,7 @@ struct Target {
 }
 
 impl Target {
-    fn on_the_wire(&self) -> Forgotten {
+    fn on_the_wire(&self, has_engine: bool) -> Forgotten {
         let common_dir = &self.repository.common_dir;
         Forgotten {
             repository: PathText::of(common_dir).text,
@@ -34,6 +34,7 @@ impl Target {
                 .iter()
                 .map(|allocation| wire::allocation(allocation, common_dir, false))
                 .collect(),
+            has_engine,
         }
     }
 }
@@ -56,9 +57,12 @@ impl Service {
                 )
             }
         };
+        let engine = self.0.engine.clone();
+        // Where it is can stand in a file of Docker's.
+        let has_engine = tokio::task::spawn_blocking(move || !engine.is_absent()).await.unwrap_or(true);
         if dry_run {
             let target = target(&self.0.writer.glance().ledger, &path, common_dir.as_deref());
-            return Ok(target.ok_or_else(unknown)?.on_the_wire());
+            return Ok(target.ok_or_else(unknown)?.on_the_wire(has_engine));
         }
         // The registry first: a file without its allocation means nothing, an allocation without its file would be
         // taken up again. What the path means is told at that moment: a worktree that is being added meanwhile is
@@ -97,7 +101,7 @@ impl Service {
             }
         });
         self.0.reconciler.notice_stale();
-        Ok(target.on_the_wire())
+        Ok(target.on_the_wire(has_engine))
     }
 }
 

@@ -10,7 +10,7 @@ use wtd_protocol::{PathText, PortConflict, Problem, ProblemType, Repository, Sta
 use super::Service;
 use crate::domain::allocation::Allocation;
 use crate::domain::identity::{AllocationId, RepositoryId};
-use crate::git::branch;
+use crate::git::{branch, root};
 use crate::listeners::Listeners;
 use crate::problem;
 use crate::registry::Snapshot;
@@ -58,7 +58,7 @@ impl Service {
 
     /// The worktrees in the registry whose allocation is in one of `states`, oldest first.
     pub(super) async fn shown(&self, states: &HashSet<State>) -> Result<All, Problem> {
-        self.look_for_the_missing().await;
+        self.look_where_no_event_tells().await;
         let snapshot = self.0.writer.snapshot();
         let wanted = snapshot.ledger.allocations().filter(|allocation| states.contains(&allocation.state));
         let mut by_repository: HashMap<RepositoryId, Vec<_>> = HashMap::new();
@@ -116,11 +116,13 @@ impl Service {
         }
     }
 
-    /// What is missing can be back without an event, as a disk that is mounted again is.
-    async fn look_for_the_missing(&self) {
+    /// What is missing can be back without an event, as a disk that is mounted again is; and work trees are not watched, so
+    /// a `wtd.toml` can be another one.
+    async fn look_where_no_event_tells(&self) {
         let snapshot = self.0.writer.snapshot();
         let missing = snapshot.ledger.in_state(State::Missing);
-        let repositories: HashSet<_> = missing.map(|allocation| allocation.repository).collect();
+        let mut repositories: HashSet<_> = missing.map(|allocation| allocation.repository).collect();
+        repositories.extend(self.reconfigured(&snapshot).await);
         let watched = repositories
             .iter()
             .filter_map(|id| snapshot.ledger.repository(*id))
@@ -133,6 +135,20 @@ impl Service {
             .collect();
         // Whatever takes longer than this is told of as it was; a list never hangs on a disk that does.
         drop(tokio::time::timeout(PATIENCE, looks.join_all()).await);
+    }
+
+    /// The repositories of worktrees that are configured otherwise than when they were seen.
+    async fn reconfigured(&self, snapshot: &Arc<Snapshot>) -> Vec<RepositoryId> {
+        let mut by_repository: HashMap<RepositoryId, Vec<Arc<Allocation>>> = HashMap::new();
+        for allocation in snapshot.ledger.in_state(State::Active) {
+            by_repository.entry(allocation.repository).or_default().push(Arc::clone(allocation));
+        }
+        let all: Vec<_> = by_repository.into_iter().collect();
+        let ids: Vec<_> = all.iter().map(|(id, _)| *id).collect();
+        let seen = Arc::clone(snapshot);
+        let is_so = move |all: Vec<Arc<Allocation>>| all.iter().any(|it| is_reconfigured(&seen, it));
+        let looks = self.0.sight.read(all, tokio::time::Instant::now() + PATIENCE, is_so).await;
+        ids.into_iter().zip(looks).filter_map(|(id, is_so)| is_so?.then_some(id)).collect()
     }
 
     /// The repositories that are watched, by path.
@@ -152,6 +168,13 @@ impl Service {
         let repository = snapshot.ledger.at_common_dir(common_dir)?;
         Some(repository_on_the_wire(&snapshot, repository, &self.0.reconciler.polled()))
     }
+}
+
+/// By two `lstat`s, as whoever asks for its variables would find out.
+fn is_reconfigured(snapshot: &Snapshot, allocation: &Allocation) -> bool {
+    let Some(elsewhere) = snapshot.configured_elsewhere(allocation) else { return false };
+    let Some(seen) = snapshot.sighting(allocation.id) else { return false };
+    root::marks(&allocation.path, elsewhere).is_some_and(|now| !seen.stamp.is_unchanged(now))
 }
 
 fn repository_on_the_wire(

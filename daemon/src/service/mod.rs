@@ -13,7 +13,7 @@ mod trust;
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use wtd_protocol::requests::Reloaded;
 use wtd_protocol::{Health, PathText, Problem, ProblemType, State};
@@ -30,6 +30,9 @@ use crate::seed::Seeds;
 use crate::store::{History, Place};
 use crate::text::count;
 
+/// How long the disk may take that the registry is on, where it is only to be told how that fares.
+const REGISTRY_PATIENCE: Duration = Duration::from_millis(500);
+
 /// The daemon's services; clones are handles to the same ones.
 #[derive(Debug, Clone)]
 pub struct Service(Arc<Inner>);
@@ -41,6 +44,8 @@ struct Inner {
     sight: Sight<RepositoryId>,
     /// For paths of which it is not known yet what they are in.
     discoveries: Sight<PathBuf>,
+    /// For the registry's own files.
+    registry_sight: Sight<PathBuf>,
 }
 
 impl Deref for Inner {
@@ -83,7 +88,12 @@ pub struct Parts {
 impl Service {
     /// Services that work with these parts.
     pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(Inner { parts, sight: Sight::default(), discoveries: Sight::default() }))
+        Self(Arc::new(Inner {
+            parts,
+            sight: Sight::default(),
+            discoveries: Sight::default(),
+            registry_sight: Sight::default(),
+        }))
     }
 
     /// The parts.
@@ -106,9 +116,9 @@ impl Service {
     }
 
     /// How the daemon fares.
-    pub fn health(&self) -> Health {
+    pub async fn health(&self) -> Health {
+        let degraded = self.degraded().await;
         let snapshot = self.0.writer.snapshot();
-        let degraded = self.degraded();
         Health {
             status: if degraded.is_empty() { "ok" } else { "degraded" }.to_owned(),
             version: wtd_protocol::VERSION.to_owned(),
@@ -126,11 +136,24 @@ impl Service {
         }
     }
 
+    /// Whether the registry's files are those that were opened; else what is wrong.
+    async fn registry_in_place(&self) -> Result<(), String> {
+        let registry = self.0.registry.clone();
+        let asked = vec![(registry.path.clone(), registry)];
+        let look = |registry: Place| registry.check().map_err(|error| error.to_string());
+        let deadline = tokio::time::Instant::now() + REGISTRY_PATIENCE;
+        let found = self.0.registry_sight.read(asked, deadline, look).await.pop().flatten();
+        found.unwrap_or_else(|| {
+            let path = self.0.registry.path.display();
+            Err(format!("{path}: no answer within {REGISTRY_PATIENCE:?}, so the disk may hang"))
+        })
+    }
+
     /// What doesn't work as it should.
-    fn degraded(&self) -> Vec<String> {
+    async fn degraded(&self) -> Vec<String> {
         let mut degraded = Vec::new();
-        if let Err(error) = self.0.registry.check() {
-            degraded.push(error.to_string());
+        if let Err(why) = self.registry_in_place().await {
+            degraded.push(why);
         }
         let polled = self.0.reconciler.polled().len();
         if polled > 0 {

@@ -63,6 +63,9 @@ impl Service {
         if let Some(without) = unallocated.iter().find(|without| without.identity == found.identity) {
             return Err(exhausted(&snapshot, without));
         }
+        if let Some(problem) = found.has_strange_root().await {
+            return Err(problem);
+        }
         let elsewhere = snapshot.ledger.of_git_dir(found.identity).filter(|known| known.path != *root);
         let why = match (snapshot.ledger.at_path(root), elsewhere) {
             (Some(known), _) => known.reason.clone(),
@@ -199,6 +202,22 @@ impl Found {
                 })
         };
         tokio::task::spawn_blocking(look).await.unwrap_or(false)
+    }
+
+    /// What is wrong where `core.worktree` leads to a directory from which git finds no way back.
+    async fn has_strange_root(&self) -> Option<Problem> {
+        let root = self.discovered.root.clone().filter(|_| self.discovered.linked_id.is_none())?;
+        let dot_git = root.join(".git");
+        let looked = tokio::task::spawn_blocking(move || dot_git.symlink_metadata()).await.ok()?;
+        let is_absent = looked.is_err_and(|error| files::is_absence(&error));
+        is_absent.then(|| {
+            let (root, git_dir) = (root.display(), self.discovered.git_dir.display());
+            Problem::new(
+                ProblemType::PathUnreadable,
+                format!("core.worktree of {git_dir} leads to {root}, which has no .git"),
+                format!("write `gitdir: {git_dir}` into a file .git there, or unset core.worktree"),
+            )
+        })
     }
 
     /// The answer for a worktree that is recorded, and whose git dir's birth says that it is the same one.

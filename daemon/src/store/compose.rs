@@ -1,6 +1,6 @@
 //! Rows about Compose to values and back.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -32,6 +32,7 @@ pub(super) fn load(
             Some(_) => Some(Box::new(Compose {
                 files: json::<Vec<PathBuf>>(row, "files")?,
                 files_digest: row.try_get("files_digest")?,
+                further: further(row)?,
                 separator: separator(row.try_get("separator")?)?,
                 digest: digest(row, "digest")?,
                 inputs: digest(row, "inputs")?,
@@ -41,6 +42,14 @@ pub(super) fn load(
         loaded.insert(id, (json(row, "shared_volumes")?, compose));
     }
     Ok(loaded)
+}
+
+/// None are recorded of an override that is older than the column.
+fn further(row: &SqliteRow) -> Result<BTreeMap<PathBuf, String>, Error> {
+    match row.try_get::<Option<&str>, _>("further")? {
+        None => Ok(BTreeMap::new()),
+        Some(_) => json(row, "further"),
+    }
 }
 
 fn separator(text: &str) -> Result<char, Error> {
@@ -69,8 +78,8 @@ pub(super) async fn put(connection: &mut SqliteConnection, allocation: &Allocati
         return Ok(());
     }
     sqlx::query(
-        "INSERT INTO compose (allocation, shared_volumes, files, files_digest, separator, digest, inputs)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO compose (allocation, shared_volumes, files, files_digest, separator, digest, inputs, further)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )
     .bind(&id)
     .bind(to_json(&allocation.shared_volumes)?)
@@ -79,6 +88,7 @@ pub(super) async fn put(connection: &mut SqliteConnection, allocation: &Allocati
     .bind(compose.map(|compose| compose.separator.to_string()))
     .bind(compose.map(|compose| compose.digest.as_slice()))
     .bind(compose.map(|compose| compose.inputs.as_slice()))
+    .bind(compose.map(|compose| to_json(&compose.further)).transpose()?)
     .execute(&mut *connection)
     .await?;
     let Some(compose) = compose else { return Ok(()) };

@@ -15,7 +15,7 @@ macro_rules! embedded {
 }
 
 #[expect(clippy::unreadable_literal, reason = "as in the file's name")]
-const FILES: [(i64, &str, &str); 7] = embedded![
+const FILES: [(i64, &str, &str); 8] = embedded![
     (20261123000001, "create_registry"),
     (20261123000002, "trust"),
     (20261123000003, "gc"),
@@ -23,6 +23,7 @@ const FILES: [(i64, &str, &str); 7] = embedded![
     (20261123000005, "databases"),
     (20261123000006, "seedings"),
     (20261127000001, "restorings"),
+    (20261127000002, "compose_further"),
 ];
 
 /// All of them, oldest first.

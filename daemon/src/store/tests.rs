@@ -66,6 +66,7 @@ fn allocation(repository: RepositoryId, offset: u16) -> Allocation {
         compose: Some(Box::new(Compose {
             files: vec!["compose.yaml".into(), "/elsewhere/a \"b\".yaml".into()],
             files_digest: "ab".repeat(32),
+            further: BTreeMap::from([("base.yaml".into(), "cd".repeat(32))]),
             separator: ';',
             digest: [1; 32],
             inputs: [2; 32],

@@ -154,6 +154,8 @@ fn what_is_not_the_worktrees_own_file_is_refused() {
     sandbox.offset(&nested);
     let before = world(&sandbox);
     for (file, words) in [
+        ("new/", "names no file"),
+        ("new/.", "names no file"),
         ("link", "symbolic link"),
         ("dangling", "symbolic link"),
         ("out", "symbolic link"),

@@ -1,0 +1,28 @@
+//! What `list` tells is what is there when somebody asks.
+
+use std::fs;
+
+use crate::harness::Sandbox;
+
+#[test]
+fn a_configuration_that_was_changed_is_told_of_at_once_whoever_uses_it() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.daemon();
+    let repo = sandbox.repo("app");
+    let (linked, own) = (repo.add("linked"), repo.add("own"));
+    daemon.put(&repo.path);
+    fs::write(repo.path.join("wtd.toml"), "[ports]\nUI_PORT = 3000\n").unwrap();
+    fs::write(own.join("wtd.toml"), "[ports]\nUI_PORT = 4000\n").unwrap();
+    let rows = sandbox.list();
+    for (path, base) in [(&repo.path, 3000), (&linked, 3000), (&own, 4000)] {
+        let row = rows.at(path);
+        assert_eq!(row.ports.get("UI_PORT"), Some(&(base + row.offset)), "{row:#?}");
+    }
+    fs::write(own.join("wtd.toml"), "[ports]\nUI_PORT = \"x\"\n").unwrap();
+    let warnings = sandbox.list().at(&own).warnings.join("\n");
+    assert!(warnings.contains("wtd.toml:2"), "{warnings}");
+    fs::remove_file(repo.path.join("wtd.toml")).unwrap();
+    let checks = sandbox.client_in(&repo.path, ["doctor"]).text();
+    assert!(checks.contains("wtd.toml:2"), "{checks}");
+    assert_eq!(sandbox.list().at(&linked).ports.keys().collect::<Vec<_>>(), ["DB_HOST_PORT"]);
+}
