@@ -40,6 +40,36 @@ pub(crate) fn keeps_what_is_in_use(engine: &Engine) {
 }
 
 #[test]
+fn a_volume_whose_directory_a_container_has_is_kept() {
+    let Some(engine) = engine::shared() else { return };
+    let sandbox = sandbox(&engine.host());
+    let (scene, daemon) = Scene::with_daemon(&sandbox, engine);
+    let (path, offset) = scene.add(&daemon, "one");
+    let volume = scene.volume(offset);
+    engine.volume(&volume, &[]);
+    scene.repo.remove(&path);
+    let content = engine.content(&volume);
+    std::fs::create_dir(content.join("below")).unwrap();
+    let container = format!("{}-binder", scene.stem);
+    // The engine itself would drop the volume: to it these are directories like any other.
+    for directory in [&content, &content.join("below"), content.parent().unwrap()] {
+        engine.create(&container, &[directory.to_str().unwrap()], &[]);
+        let reason = scene.kept(&["--down"]);
+        assert!(
+            reason.contains(&container) && reason.contains("created"),
+            "{}: {reason}",
+            directory.display()
+        );
+        engine.remove(&container);
+    }
+    // Who looks after all volumes of the machine keeps none of them.
+    let all = content.ancestors().nth(2).unwrap();
+    engine.create(&container, &[all.to_str().unwrap()], &[]);
+    assert!(scene.gc(&["-y"])[0].done);
+    engine.remove(&container);
+}
+
+#[test]
 fn a_volume_that_was_there_before_the_worktree_is_kept() {
     let Some(engine) = engine::shared() else { return };
     let sandbox = sandbox(&engine.host());
