@@ -119,6 +119,31 @@ fn a_volume_that_a_compose_file_names_by_the_worktrees_variables_is_the_worktree
 }
 
 #[test]
+fn what_a_stack_left_under_the_projects_former_name_is_the_worktrees() {
+    let Some(engine) = engine::shared() else { return };
+    let sandbox = sandbox(&engine.host());
+    let (scene, daemon) = Scene::with_daemon(&sandbox, engine);
+    let (path, offset) = scene.add(&daemon, "one");
+    let project = scene.project(offset);
+    let volume = format!("{project}_data");
+    engine.compose_volume(&project, "data", &volume);
+    let file = scene.repo.path.join("wtd.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("project = \"{}-store\"\n{text}", scene.stem)).unwrap();
+    assert_ne!(daemon.put(&path)["project"], project.as_str());
+    let refused = sandbox.client(["reassign", path.to_str().unwrap()]).fails(1);
+    assert!(refused.contains(&format!("volume {volume} exists")), "{refused}");
+    scene.repo.remove(&path);
+    daemon.await_state(&path, "stale");
+    // With the file as it was before, a new worktree at this offset would open it.
+    sandbox.client(["gc", "--dry-run"]).ok();
+    assert!(!is_free(&sandbox, &path));
+    let dropped: Vec<_> = scene.gc(&["-y"]).into_iter().map(|line| (line.name, line.done)).collect();
+    assert_eq!(dropped, [(volume, true)]);
+    assert!(is_free(&sandbox, &path));
+}
+
+#[test]
 fn another_projects_volume_and_odd_ones_are_kept() {
     let Some(engine) = engine::shared() else { return };
     let sandbox = sandbox(&engine.host());
