@@ -30,7 +30,7 @@ use crate::socket::Socket;
 use crate::systemd::notify;
 use crate::telemetry::Log;
 use crate::vacancy::vacated;
-use crate::{store, systemd};
+use crate::{pruning, store, systemd};
 
 /// How long the start waits for a first look at every repository. Those that take longer are looked at while requests
 /// are answered.
@@ -198,7 +198,9 @@ fn work(
     let (sweeping, sweeps) = (reconciler.clone(), resyncs.clone());
     let (following, mounts) = (reconciler.clone(), resyncs.clone());
     let (looks, retries) = (resyncs.clone(), resyncs.clone());
+    let (pruned, past, prunings) = (releaser.writer.clone(), releaser.history.clone(), resyncs.clone());
     tasks.spawn(async move { recorder::run(&recording.writer, &recording.history, &there, looks).await });
+    tasks.spawn(async move { pruning::run(&pruned, &past, prunings).await });
     tasks.spawn(async move { sweeping.sweep(sweeps).await });
     tasks.spawn(async move { following.follow_mounts(mounts).await });
     tasks.spawn(async move { releaser.run(&engine).await });

@@ -24,6 +24,7 @@ pub(crate) mod permit;
 pub mod probe;
 pub mod problem;
 pub mod project_file;
+pub mod pruning;
 pub mod reconciler;
 pub mod registry;
 pub mod release;

@@ -20,12 +20,34 @@ pub fn not_written(error: &WriteError) -> Problem {
     }
 }
 
-/// The container engine gave no answer.
+/// The container engine gave no answer, or could not do what it was asked to.
 pub fn no_engine(error: &EngineError) -> Problem {
-    Problem::new(ProblemType::EngineUnavailable, error.to_string(), "start it, or name it in DOCKER_HOST")
+    let remedy = if error.is_answer() {
+        "mend what it says where it runs, then run it again"
+    } else {
+        "start it, or name it in DOCKER_HOST"
+    };
+    Problem::new(ProblemType::EngineUnavailable, error.to_string(), remedy)
 }
 
 /// The daemon ends.
 pub fn shutting_down() -> Problem {
     Problem::new(ProblemType::ShuttingDown, "the daemon is shutting down", "ask again")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Host;
+
+    #[test]
+    fn nobody_is_told_to_start_an_engine_that_has_answered() {
+        let host = || Host::new("unix:///run/docker.sock").unwrap();
+        let message = "no space left on device".to_owned();
+        let source = bollard::errors::Error::DockerResponseServerError { status_code: 500, message };
+        let full = no_engine(&EngineError::Failed { host: host(), source });
+        assert!(full.detail.ends_with("it answered 500: no space left on device"), "{full:?}");
+        assert!(full.remedy.starts_with("mend what it says"), "{full:?}");
+        assert!(no_engine(&EngineError::TimedOut(host())).remedy.starts_with("start it"));
+    }
 }

@@ -211,9 +211,9 @@ impl Releaser {
         host: &Host,
     ) -> Result<(), String> {
         let is_news = |allocation: &&Arc<Allocation>| {
-            let known =
-                looks.get(&allocation.id).is_some_and(|looks| looks.iter().any(|it| it.engine == view.id));
-            !known && !left_overs(allocation, view).is_empty()
+            let looks = looks.get(&allocation.id).map_or(&[][..], Vec::as_slice);
+            let known = looks.iter().any(|it| it.engine == view.id);
+            !known && !left_overs(allocation, looks, view).is_empty()
         };
         let at = now();
         let records: Vec<Record> = stale

@@ -40,6 +40,36 @@ pub(crate) fn keeps_what_is_in_use(engine: &Engine) {
 }
 
 #[test]
+fn a_volume_whose_directory_a_container_has_is_kept() {
+    let Some(engine) = engine::shared() else { return };
+    let sandbox = sandbox(&engine.host());
+    let (scene, daemon) = Scene::with_daemon(&sandbox, engine);
+    let (path, offset) = scene.add(&daemon, "one");
+    let volume = scene.volume(offset);
+    engine.volume(&volume, &[]);
+    scene.repo.remove(&path);
+    let content = engine.content(&volume);
+    std::fs::create_dir(content.join("below")).unwrap();
+    let container = format!("{}-binder", scene.stem);
+    // The engine itself would drop the volume: to it these are directories like any other.
+    for directory in [&content, &content.join("below"), content.parent().unwrap()] {
+        engine.create(&container, &[directory.to_str().unwrap()], &[]);
+        let reason = scene.kept(&["--down"]);
+        assert!(
+            reason.contains(&container) && reason.contains("created"),
+            "{}: {reason}",
+            directory.display()
+        );
+        engine.remove(&container);
+    }
+    // Who looks after all volumes of the machine keeps none of them.
+    let all = content.ancestors().nth(2).unwrap();
+    engine.create(&container, &[all.to_str().unwrap()], &[]);
+    assert!(scene.gc(&["-y"])[0].done);
+    engine.remove(&container);
+}
+
+#[test]
 fn a_volume_that_was_there_before_the_worktree_is_kept() {
     let Some(engine) = engine::shared() else { return };
     let sandbox = sandbox(&engine.host());
@@ -86,6 +116,31 @@ fn a_volume_that_a_compose_file_names_by_the_worktrees_variables_is_the_worktree
     assert!(is_free(&sandbox, &path));
     assert!(engine.inspect(&fixed).is_some(), "every other worktree opens it too");
     engine.remove_volume(&fixed);
+}
+
+#[test]
+fn what_a_stack_left_under_the_projects_former_name_is_the_worktrees() {
+    let Some(engine) = engine::shared() else { return };
+    let sandbox = sandbox(&engine.host());
+    let (scene, daemon) = Scene::with_daemon(&sandbox, engine);
+    let (path, offset) = scene.add(&daemon, "one");
+    let project = scene.project(offset);
+    let volume = format!("{project}_data");
+    engine.compose_volume(&project, "data", &volume);
+    let file = scene.repo.path.join("wtd.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("project = \"{}-store\"\n{text}", scene.stem)).unwrap();
+    assert_ne!(daemon.put(&path)["project"], project.as_str());
+    let refused = sandbox.client(["reassign", path.to_str().unwrap()]).fails(1);
+    assert!(refused.contains(&format!("volume {volume} exists")), "{refused}");
+    scene.repo.remove(&path);
+    daemon.await_state(&path, "stale");
+    // With the file as it was before, a new worktree at this offset would open it.
+    sandbox.client(["gc", "--dry-run"]).ok();
+    assert!(!is_free(&sandbox, &path));
+    let dropped: Vec<_> = scene.gc(&["-y"]).into_iter().map(|line| (line.name, line.done)).collect();
+    assert_eq!(dropped, [(volume, true)]);
+    assert!(is_free(&sandbox, &path));
 }
 
 #[test]

@@ -79,6 +79,8 @@ mod openapi;
 #[cfg(test)]
 mod overload;
 #[cfg(test)]
+mod past;
+#[cfg(test)]
 mod postgres;
 #[cfg(test)]
 mod registry;

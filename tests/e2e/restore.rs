@@ -66,6 +66,40 @@ impl<'s> Stage<'s> {
 }
 
 #[test]
+fn what_is_no_backup_or_a_compressed_one_is_told_in_plain_words() {
+    let Some(engine) = engine::shared() else { return };
+    let sandbox = sandbox(&engine.host());
+    let (stage, _daemon) = Stage::new(&sandbox, engine);
+    let whole = fs::read(&stage.file).unwrap();
+    let compressed = Ran::of(sandbox.command("gzip").arg("--keep").arg(&stage.file));
+    compressed.ok();
+    let refused = |file: &std::path::Path, why: &str| {
+        let told = sandbox.client(["restore", file.to_str().unwrap()]).fails(1);
+        let expected = format!("wtd-client: restore: {}: {why}", file.display());
+        assert!(told.starts_with(&expected) && told.lines().count() == 1, "{told}");
+        assert!(engine.inspect(&stage.volume).is_none());
+    };
+    refused(
+        &stage.file.with_extension("tar.gz"),
+        "it is compressed (`gzip -d` uncompresses it); give a file",
+    );
+    let other = sandbox.path("other");
+    // A damaged manifest, one that is cut off, and what never was an archive.
+    let at = whole.windows(8).position(|bytes| bytes == br#""engine""#).unwrap();
+    let mut damaged = whole.clone();
+    damaged[at + 1] = b'E';
+    for (bytes, why) in [
+        (&damaged[..], "what it says of its volume can't be read"),
+        (&whole[..600], "it is cut off"),
+        (&[0xa5; 2048], "it is no tar archive"),
+    ] {
+        fs::write(&other, bytes).unwrap();
+        refused(&other, why);
+    }
+    stage.restores();
+}
+
+#[test]
 fn a_volume_that_something_else_makes_at_that_moment_is_left_alone() {
     let Some(engine) = engine::shared() else { return };
     let proxy = EngineProxy::start(engine.socket());

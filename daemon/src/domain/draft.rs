@@ -98,6 +98,13 @@ pub enum Record {
         /// What came of it.
         outcome: String,
     },
+    /// The oldest of the past goes, as far as nothing but readers of the past could miss it.
+    Pruned {
+        /// How many changes are kept, the latest.
+        kept: u32,
+        /// How many go at most.
+        at_most: u32,
+    },
 }
 
 /// The ledger with the step's records applied, and the records themselves.

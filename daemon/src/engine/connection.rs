@@ -1,11 +1,12 @@
 //! Speaking to an engine: the calls that gc needs, each with an end, each with names that can't be anything else.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bollard::errors::Error;
-use bollard::models::{ContainerSummary, SystemVersion};
+use bollard::models::{ContainerSummary, MountPoint, SystemVersion};
 use bollard::query_parameters::{
     ListContainersOptions, ListContainersOptionsBuilder, ListVolumesOptions, RemoveContainerOptions,
     RemoveVolumeOptions, StopContainerOptions,
@@ -107,10 +108,10 @@ impl Connection {
 
     /// All volumes and containers.
     pub async fn view(&self) -> Result<EngineView, EngineError> {
-        let volumes = self.volumes().await?;
-        let all = ListContainersOptionsBuilder::default().all(true).build();
-        let containers = bounded(&self.host, self.docker.list_containers(Some(all))).await?;
-        Ok(self.view_of(volumes, containers.into_iter().map(container).collect()))
+        let found = self.all_volumes().await?;
+        let places: Vec<Place> = found.iter().map(Place::of).collect();
+        let containers = self.containers(&HashMap::new(), &places).await?;
+        Ok(self.view_of(found.into_iter().map(volume).collect(), containers))
     }
 
     /// What was seen of this engine.
@@ -120,31 +121,58 @@ impl Connection {
 
     /// All volumes, by name: the engine gives them as they come.
     pub async fn volumes(&self) -> Result<Vec<Volume>, EngineError> {
+        Ok(self.all_volumes().await?.into_iter().map(volume).collect())
+    }
+
+    async fn all_volumes(&self) -> Result<Vec<bollard::models::Volume>, EngineError> {
         let listed = bounded(&self.host, self.docker.list_volumes(None::<ListVolumesOptions>)).await?;
         // A driver that could not be asked may have anything: the list is not one of all volumes then.
         if let Some(why) = listed.warnings.unwrap_or_default().into_iter().find(|why| !why.is_empty()) {
             return Err(EngineError::Incomplete { host: self.host.clone(), why });
         }
-        let mut volumes: Vec<Volume> = listed.volumes.unwrap_or_default().into_iter().map(volume).collect();
+        let mut volumes = listed.volumes.unwrap_or_default();
         volumes.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(volumes)
     }
 
     /// The volume of this name; none when the engine says that there is none.
     pub async fn volume(&self, name: &VolumeName) -> Result<Option<Volume>, EngineError> {
+        Ok(self.inspect_volume(name).await?.map(volume))
+    }
+
+    async fn inspect_volume(
+        &self,
+        name: &VolumeName,
+    ) -> Result<Option<bollard::models::Volume>, EngineError> {
         match bounded(&self.host, self.docker.inspect_volume(name.as_str())).await {
-            Ok(found) => Ok(Some(volume(found))),
+            Ok(found) => Ok(Some(found)),
             Err(error) if status(&error) == Some(404) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// The containers that use a volume. Without `all` the engine would not tell of one that was never started.
+    /// The containers that use a volume: those of which the engine says so, and those that have the volume's directory,
+    /// of which it does not know.
     pub async fn users(&self, name: &VolumeName) -> Result<Vec<Container>, EngineError> {
+        let place: Vec<Place> = self.inspect_volume(name).await?.iter().map(Place::of).collect();
         let filters = HashMap::from([("volume", vec![name.as_str()])]);
-        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let mut found = self.containers(&filters, &place).await?;
+        let known: HashSet<String> = found.iter().map(|user| user.id.clone()).collect();
+        let has_it = |it: &Container| it.volumes.iter().any(|volume| volume == name.as_str());
+        let all = self.containers(&HashMap::new(), &place).await?.into_iter();
+        found.extend(all.filter(|it| has_it(it) && !known.contains(&it.id)));
+        Ok(found)
+    }
+
+    /// Containers. Without `all` the engine would not tell of one that was never started.
+    pub(super) async fn containers(
+        &self,
+        filters: &HashMap<&str, Vec<&str>>,
+        places: &[Place],
+    ) -> Result<Vec<Container>, EngineError> {
+        let options = ListContainersOptionsBuilder::default().all(true).filters(filters).build();
         let found = bounded(&self.host, self.docker.list_containers(Some(options))).await?;
-        Ok(found.into_iter().map(container).collect())
+        Ok(found.into_iter().map(|found| container(found, places)).collect())
     }
 
     /// Has a volume removed, without force: the engine refuses while a container uses it.
@@ -267,17 +295,45 @@ fn volume(found: bollard::models::Volume) -> Volume {
     }
 }
 
-pub(super) fn container(found: ContainerSummary) -> Container {
+/// Where the engine keeps what a volume holds.
+pub(super) struct Place {
+    volume: String,
+    directory: PathBuf,
+}
+
+impl Place {
+    fn of(volume: &bollard::models::Volume) -> Self {
+        Self { volume: volume.name.clone(), directory: PathBuf::from(&volume.mountpoint) }
+    }
+
+    /// Whether who has this directory of the machine has the volume's content, or part of it, and not that of all volumes:
+    /// that is its business who looks after them, and would hold every one for ever.
+    fn is_of(&self, source: &Path) -> bool {
+        // Docker keeps it in `<name>/_data`.
+        let own = self.directory.parent().filter(|it| it.file_name() == Some(OsStr::new(&self.volume)));
+        !self.directory.as_os_str().is_empty()
+            && (source.starts_with(&self.directory) || own.is_some_and(|own| source == own))
+    }
+}
+
+fn container(found: ContainerSummary, places: &[Place]) -> Container {
     let names = found.names.unwrap_or_default();
     let name = names.first().map(|name| name.trim_start_matches('/').to_owned());
     let id = found.id.unwrap_or_default();
-    let mounts = found.mounts.unwrap_or_default();
+    let of_mount = |mount: MountPoint| match (mount.name, mount.source) {
+        (Some(name), _) if !name.is_empty() => vec![name],
+        (_, Some(source)) => {
+            let source = Path::new(&source);
+            places.iter().filter(|place| place.is_of(source)).map(|place| place.volume.clone()).collect()
+        }
+        (_, None) => Vec::new(),
+    };
     Container {
         name: name.unwrap_or_else(|| id.clone()),
         id,
         state: found.state.map(|state| state.to_string()).unwrap_or_default(),
         labels: found.labels.map(|labels| labels.into_iter().collect::<BTreeMap<_, _>>()).unwrap_or_default(),
-        volumes: mounts.into_iter().filter_map(|mount| mount.name).collect(),
+        volumes: found.mounts.unwrap_or_default().into_iter().flat_map(of_mount).collect(),
     }
 }
 

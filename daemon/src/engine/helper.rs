@@ -9,14 +9,13 @@ use std::pin::Pin;
 use bollard::models::{ContainerCreateBody, ContainerInspectResponse, HostConfig, MountPoint};
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, CreateContainerOptions, DownloadFromContainerOptionsBuilder,
-    InspectContainerOptions, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
-    StartContainerOptions,
+    InspectContainerOptions, RemoveContainerOptionsBuilder, StartContainerOptions,
 };
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 
 use super::archive::{HELPER_LABEL, MOUNT, timed};
-use super::connection::{Connection, ContainerId, bounded, container, status};
+use super::connection::{Connection, ContainerId, bounded, status};
 use super::{EngineError, Held};
 use crate::domain::gc::Container;
 use crate::domain::names::VolumeName;
@@ -126,9 +125,7 @@ impl Connection {
     pub async fn helpers(&self, owner: &str) -> Result<Vec<Container>, EngineError> {
         let label = format!("{HELPER_LABEL}={owner}");
         let filters = HashMap::from([("label", vec![label.as_str()])]);
-        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-        let found = bounded(&self.host, self.docker.list_containers(Some(options))).await?;
-        Ok(found.into_iter().map(container).collect())
+        self.containers(&filters, &[]).await
     }
 
     /// Removes every helper of this owner, whatever it does, with the volumes without a name that its image made it have.

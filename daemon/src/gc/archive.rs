@@ -20,6 +20,10 @@ const PIECE: usize = 256 * 1024;
 /// How much ends an archive, in bytes.
 const EMPTY_END: u64 = 1024;
 
+/// What compressed files begin with, and what uncompresses them (RFC 1952, RFC 8878, the formats of xz and bzip2).
+const COMPRESSED: [(&[u8], &str); 4] =
+    [(b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"\xfd7zXZ\0", "xz"), (b"BZh", "bzip2")];
+
 /// Which volume a file holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Manifest {
@@ -75,16 +79,23 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
 
 /// Reads a file from its beginning to its end: every entry, and the end that an archive has to have.
 pub(super) fn inspect(path: &Path) -> io::Result<Content> {
-    let file = open(path)?;
+    let mut file = open(path)?;
     let length = file.metadata()?.len();
+    refuse_compressed(&mut file)?;
     let mut archive = tar::Archive::new(BufReader::with_capacity(PIECE, file));
     let mut content = Content { manifest: None, begins: 0, entries: 0 };
     let mut end = 0;
     for entry in archive.entries()? {
-        let mut entry = entry?;
+        // In the library's words of a header that is none are the bytes that it found there.
+        let mut entry = entry.map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => error,
+            _ if content.entries == 0 && end == 0 => io::Error::new(error.kind(), "it is no tar archive"),
+            _ if error.to_string().contains("entire block") => cut_off(),
+            kind => io::Error::new(kind, "what follows an entry is none"),
+        })?;
         let size = io::copy(&mut entry, &mut io::sink())?;
         if size != entry.size() {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "an entry is cut off"));
+            return Err(cut_off());
         }
         end = (entry.raw_file_position() + size).next_multiple_of(512);
         if entry.header().entry_type() == tar::EntryType::XGlobalHeader {
@@ -103,6 +114,22 @@ pub(super) fn inspect(path: &Path) -> io::Result<Content> {
     Ok(content)
 }
 
+fn cut_off() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "it is cut off")
+}
+
+fn refuse_compressed(file: &mut File) -> io::Result<()> {
+    let mut start = Vec::new();
+    file.take(8).read_to_end(&mut start)?;
+    file.rewind()?;
+    match COMPRESSED.iter().find(|(magic, _)| start.starts_with(magic)) {
+        None => Ok(()),
+        Some((_, program)) => {
+            Err(io::Error::other(format!("it is compressed (`{program} -d` uncompresses it)")))
+        }
+    }
+}
+
 /// The manifest in the records of a pax header.
 fn manifest(path: &Path, at: u64, size: u64) -> io::Result<Option<Manifest>> {
     let mut file = open(path)?;
@@ -115,5 +142,6 @@ fn manifest(path: &Path, at: u64, size: u64) -> io::Result<Option<Manifest>> {
     }) else {
         return Ok(None);
     };
-    Ok(Some(serde_json::from_str(record)?))
+    let unread = |_| io::Error::other("what it says of its volume can't be read");
+    Ok(Some(serde_json::from_str(record).map_err(unread)?))
 }

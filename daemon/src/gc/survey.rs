@@ -188,15 +188,16 @@ impl Survey {
     }
 
     /// Why the offset would not be free after the plan.
-    fn waits(&self, allocation: &Allocation, plan: &Plan) -> Option<String> {
+    fn waits(&self, allocation: &Arc<Allocation>, plan: &Plan) -> Option<String> {
         if self.asks_no_engine {
             return None;
         }
-        if let Some(left) = left_behind(allocation, &self.engine, plan) {
+        let looks = self.looks.get(&allocation.id).map_or(&[][..], Vec::as_slice);
+        if let Some(left) = left_behind(allocation, looks, &self.engine, plan) {
             return Some(format!("{left} is left"));
         }
-        let mut looks = self.looks.get(&allocation.id).into_iter().flatten();
         looks
+            .iter()
             .find(|look| self.connection.is_none() || look.engine != self.engine.id)
             .map(|look| format!("the container engine at {} may have something of it", look.host))
     }

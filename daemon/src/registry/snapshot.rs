@@ -63,7 +63,8 @@ impl Snapshot {
                 | Record::Restored { .. }
                 | Record::RestoredGone(_)
                 | Record::Seeding(_)
-                | Record::Seeded { .. } => {}
+                | Record::Seeded { .. }
+                | Record::Pruned { .. } => {}
             }
         }
     }

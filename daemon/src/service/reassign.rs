@@ -1,5 +1,7 @@
 //! A person moves a worktree to another offset.
 
+use std::sync::Arc;
+
 use std::path::PathBuf;
 
 use bytes::Bytes;
@@ -124,7 +126,7 @@ impl Service {
 
     async fn refuse_while_volumes_exist(
         &self,
-        allocation: &Allocation,
+        allocation: &Arc<Allocation>,
         engine: &EngineHint,
     ) -> Result<(), Problem> {
         let refusal = |why: String| {
@@ -141,6 +143,10 @@ impl Service {
         let unknown = |why: EngineError| {
             refusal(format!("the container engine can't say whether its volume exists ({why})"))
         };
+        let looks = self.0.history.looks(&[allocation.id]).await.map_err(|why| {
+            Problem::new(ProblemType::RegistryUnavailable, why.to_string(), "see `wtd-client doctor`")
+        })?;
+        let looks = looks.get(&allocation.id).map_or(&[][..], Vec::as_slice);
         let own = &self.0.engine;
         let persons = own.of_person(engine);
         let both = [Some(own), (!persons.is_same(own)).then_some(&persons)];
@@ -152,7 +158,7 @@ impl Service {
             };
             let Some(connection) = connection else { continue };
             let view = connection.view().await.map_err(unknown)?;
-            if let Some(name) = left_overs(allocation, &view).first() {
+            if let Some(name) = left_overs(allocation, looks, &view).first() {
                 return Err(refusal(format!("{name} exists")));
             }
         }

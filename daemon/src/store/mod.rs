@@ -9,6 +9,7 @@ mod compose;
 mod gc;
 mod migrations;
 mod open;
+mod past;
 mod restore;
 mod rows;
 mod seed;
@@ -246,6 +247,7 @@ async fn write(
             Record::Seeded { id, outcome } => {
                 rows::end(&mut transaction, seed::END, id, outcome, now).await?;
             }
+            Record::Pruned { kept, at_most } => past::prune(&mut transaction, *kept, *at_most).await?,
         }
     }
     transaction.commit().await?;

@@ -1,7 +1,11 @@
 //! What a container engine has of an allocation.
 
-use super::{Container, EngineView, Volume};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::{Container, EngineView, Look, Volume};
 use crate::domain::allocation::Allocation;
+use crate::domain::names::ComposeProject;
 
 pub use wtd_protocol::contract::ALLOCATION_LABEL;
 
@@ -92,11 +96,25 @@ fn has_project_name(allocation: &Allocation, container: &Container) -> bool {
     })
 }
 
+/// The allocation as it is, and as it was under each Compose project that it had before its configuration gave it another
+/// name: engines were looked at for each. A worktree with that configuration and this offset would open what is left of it.
+pub fn versions(allocation: &Arc<Allocation>, looks: &[Look]) -> Vec<Arc<Allocation>> {
+    let projects: BTreeSet<ComposeProject> = looks.iter().flat_map(Look::projects).collect();
+    let former = projects.into_iter().map(Some).filter(|project| *project != allocation.compose_project);
+    let as_it_was =
+        |project| Arc::new(Allocation { compose_project: project, ..Allocation::clone(allocation) });
+    std::iter::once(Arc::clone(allocation)).chain(former.map(as_it_was)).collect()
+}
+
 /// What is left of an allocation, by kind and name. While there is anything, its offset is nobody else's: a worktree
 /// with the same offset would open it.
-pub fn left_overs(allocation: &Allocation, engine: &EngineView) -> Vec<String> {
-    let volumes = engine.volumes.iter().filter(|volume| is_volume_of(allocation, volume));
-    let containers = engine.containers.iter().filter(|container| has_project_name(allocation, container));
+pub fn left_overs(allocation: &Arc<Allocation>, looks: &[Look], engine: &EngineView) -> Vec<String> {
+    let versions = versions(allocation, looks);
+    let volumes = engine.volumes.iter().filter(|volume| versions.iter().any(|it| is_volume_of(it, volume)));
+    let containers = engine
+        .containers
+        .iter()
+        .filter(|container| versions.iter().any(|it| has_project_name(it, container)));
     volumes
         .map(|volume| format!("volume {}", volume.name))
         .chain(containers.map(|container| format!("container {}", container.name)))

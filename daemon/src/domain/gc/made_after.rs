@@ -3,6 +3,7 @@
 use super::belongings::{compose_prefix, has_project, is_labelled};
 use super::{Look, Volume};
 use crate::domain::allocation::{Allocation, Moment};
+use crate::domain::names::ComposeProject;
 
 /// The names to look for when an engine is first seen with an allocation: the recorded ones, the beginning of those that
 /// Compose would give, and the mark of its project, under which others can be that the project's files name.
@@ -11,9 +12,19 @@ pub fn names_to_look_for(allocation: &Allocation) -> Vec<String> {
     names.chain(compose_prefix(allocation)).chain(project_mark(allocation)).collect()
 }
 
-/// What stands for all volumes of the allocation's Compose project; no volume can have this name.
+/// What stands before a project's name in what stands for all its volumes; no volume can have such a name.
+const PROJECT: &str = "project ";
+
+/// What stands for all volumes of the allocation's Compose project.
 fn project_mark(allocation: &Allocation) -> Option<String> {
-    allocation.compose_project.as_ref().map(|project| format!("project {project}"))
+    allocation.compose_project.as_ref().map(|project| format!("{PROJECT}{project}"))
+}
+
+impl Look {
+    /// The Compose projects whose volumes were looked for.
+    pub fn projects(&self) -> impl Iterator<Item = ComposeProject> {
+        self.names.keys().filter_map(|name| name.strip_prefix(PROJECT)?.parse().ok())
+    }
 }
 
 /// Whether something of this name, beginning with this prefix, or of this project, is there.

@@ -73,7 +73,7 @@ pub struct Container {
     pub state: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
-    /// The names of the volumes that it mounts.
+    /// The names of the volumes that it mounts, be it by the directories in which the engine keeps them.
     pub volumes: Vec<String>,
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use wtd_protocol::State;
 
 use super::belongings::{
-    ALLOCATION_LABEL, COMPOSE_PROJECT_LABEL, is_container_of, is_labelled, is_volume_of, left_overs,
+    ALLOCATION_LABEL, COMPOSE_PROJECT_LABEL, is_container_of, is_labelled, is_volume_of, left_overs, versions,
 };
 use super::made_after::is_made_after;
 use super::proof::Proof;
@@ -84,7 +84,7 @@ pub enum Action {
 /// Containers of an allocation's own Compose project.
 #[derive(Debug, Clone)]
 pub struct Stack {
-    /// The allocation.
+    /// The allocation, as it was under that project.
     pub allocation: Arc<Allocation>,
     /// Its containers.
     pub containers: Vec<Container>,
@@ -214,8 +214,11 @@ pub fn plan(question: &Question<'_>) -> Plan {
     let mut plan = Plan::default();
     for allocation in gone {
         let refusal = refusal(allocation, question);
-        for volume in question.engine.volumes.iter().filter(|volume| is_volume_of(allocation, volume)) {
-            let keep = refusal.clone().or_else(|| keep(allocation, volume, &live, question));
+        let looks = question.looks.get(&allocation.id).map_or(&[][..], Vec::as_slice);
+        let versions = versions(allocation, looks);
+        for volume in &question.engine.volumes {
+            let Some(version) = versions.iter().find(|it| is_volume_of(it, volume)) else { continue };
+            let keep = refusal.clone().or_else(|| keep(version, volume, &live, question));
             let action = match (keep, VolumeName::new(&volume.name)) {
                 (Some(keep), _) => Action::Keep(keep),
                 (None, Err(_)) => Action::Keep(Keep::Name),
@@ -223,17 +226,28 @@ pub fn plan(question: &Question<'_>) -> Plan {
             };
             plan.items.push(Item { allocation: Arc::clone(allocation), volume: volume.clone(), action });
         }
-        let own = question.engine.containers.iter().filter(|it| is_container_of(allocation, it));
-        let containers: Vec<Container> = own.cloned().collect();
-        if let Some(project) = allocation.compose_project.clone().filter(|_| !containers.is_empty()) {
-            let keep = refusal
-                .or_else(|| engine_refusal(&looks(allocation, question), question.engine, false))
-                .or_else(|| live.has_project(&project).map(Keep::Live))
-                .or_else(|| (!question.options.down).then_some(Keep::NotAskedFor(project)));
-            plan.stacks.push(Stack { allocation: Arc::clone(allocation), containers, keep });
-        }
+        let stacks = versions.iter().filter_map(|version| stack(version, refusal.as_ref(), &live, question));
+        plan.stacks.extend(stacks);
     }
     plan
+}
+
+/// The containers of the Compose project of an allocation that is gone.
+fn stack(
+    allocation: &Arc<Allocation>,
+    refusal: Option<&Keep>,
+    live: &Live<'_>,
+    question: &Question<'_>,
+) -> Option<Stack> {
+    let own = question.engine.containers.iter().filter(|it| is_container_of(allocation, it));
+    let containers: Vec<Container> = own.cloned().collect();
+    let project = allocation.compose_project.clone().filter(|_| !containers.is_empty())?;
+    let keep = refusal
+        .cloned()
+        .or_else(|| engine_refusal(&looks(allocation, question), question.engine, false))
+        .or_else(|| live.has_project(&project).map(Keep::Live))
+        .or_else(|| (!question.options.down).then_some(Keep::NotAskedFor(project)));
+    Some(Stack { allocation: Arc::clone(allocation), containers, keep })
 }
 
 /// Why a volume of an allocation that is gone stays.
@@ -248,7 +262,12 @@ fn keep(allocation: &Allocation, volume: &Volume, live: &Live<'_>, question: &Qu
 }
 
 /// What the plan leaves of an allocation, the first thing of it; its offset is free afterwards only if that is nothing.
-pub fn left_behind(allocation: &Allocation, engine: &EngineView, plan: &Plan) -> Option<String> {
+pub fn left_behind(
+    allocation: &Arc<Allocation>,
+    looks: &[Look],
+    engine: &EngineView,
+    plan: &Plan,
+) -> Option<String> {
     let volumes = plan.items.iter().filter(|item| matches!(item.action, Action::Drop(_)));
     let volumes = volumes.map(|item| (item.allocation.id, format!("volume {}", item.volume.name)));
     let stacks = plan.stacks.iter().filter(|stack| stack.keep.is_none());
@@ -257,7 +276,7 @@ pub fn left_behind(allocation: &Allocation, engine: &EngineView, plan: &Plan) ->
     });
     let dropped: BTreeSet<String> =
         volumes.chain(containers).filter(|(id, _)| *id == allocation.id).map(|(_, name)| name).collect();
-    left_overs(allocation, engine).into_iter().find(|left| !dropped.contains(left))
+    left_overs(allocation, looks, engine).into_iter().find(|left| !dropped.contains(left))
 }
 
 /// The looks at engines that were made while the allocation's worktree was there. What was found on one later says nothing of

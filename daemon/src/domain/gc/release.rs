@@ -1,5 +1,7 @@
 //! When an allocation that is stale may be released: never while its offset leads to data.
 
+use std::sync::Arc;
+
 use super::belongings::left_overs;
 use super::{EngineView, Look};
 use crate::domain::allocation::Allocation;
@@ -8,8 +10,8 @@ use crate::domain::allocation::Allocation;
 ///
 /// Nothing of it may be on the engine that new worktrees would use, nor on any that was seen while it lived.
 /// `answered` are the engines that could be asked, the one in use first.
-pub fn waits_for(allocation: &Allocation, looks: &[Look], answered: &[EngineView]) -> Option<String> {
-    let left = answered.iter().flat_map(|engine| left_overs(allocation, engine)).next();
+pub fn waits_for(allocation: &Arc<Allocation>, looks: &[Look], answered: &[EngineView]) -> Option<String> {
+    let left = answered.iter().flat_map(|engine| left_overs(allocation, looks, engine)).next();
     if let Some(left) = left {
         return Some(format!("{left} is left"));
     }

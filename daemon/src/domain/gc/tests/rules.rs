@@ -31,7 +31,41 @@ fn the_volumes_of_a_removed_worktree_are_found_by_name_label_and_compose() {
     );
     assert_eq!(plan.items.len(), 5, "what is not the worktree's is not so much as named");
     let allocation = world.ledger.allocations().next().unwrap();
-    assert_eq!(left_behind(allocation, &world.engine, &plan), None);
+    assert_eq!(left_behind(allocation, &[], &world.engine, &plan), None);
+}
+
+#[test]
+fn what_a_project_of_an_earlier_configuration_has_is_the_worktrees() {
+    let mut world = World::usual();
+    world.engine.volumes.clear();
+    // The engine was looked at for `shop-10000` as well.
+    let world = world
+        .allocation(|it| it.compose_project = Some(names::compose_project("store", 10_000)))
+        .with(compose_volume("shop-10000", "cache", "shop-10000_cache"))
+        .with(compose_volume("else-10000", "cache", "else-10000_cache"));
+    let allocation = world.ledger.allocations().next().unwrap();
+    let looks = &world.looks[&allocation.id];
+    let left = |world: &World| waits_for(allocation, looks, std::slice::from_ref(&world.engine));
+    assert_eq!(left(&world).as_deref(), Some("volume shop-10000_cache is left"));
+    assert_eq!(world.dropped(), ["shop-10000_cache"]);
+    assert_eq!(left_behind(allocation, looks, &world.engine, &world.plan()), None);
+    // Its containers as well.
+    let mut used = world.clone();
+    let database = container("db", "exited", Some(("shop-10000", "/w/w10000")), &["shop-10000_cache"]);
+    used.engine.containers.push(database);
+    assert!(
+        matches!(used.kept(), Keep::InUse { project: Some(project), .. } if project.as_str() == "shop-10000")
+    );
+    used.options.down = true;
+    assert_eq!(used.dropped(), ["shop-10000_cache"]);
+    assert!(used.plan().stacks.iter().all(|stack| stack.keep.is_none() && stack.containers.len() == 1));
+    // One that was there before the worktree is somebody else's, and holds the offset all the same.
+    let before = world.clone().change(|world| {
+        let looks = world.looks.values_mut().flatten();
+        looks.for_each(|look| look.names.values_mut().for_each(|was_there| *was_there = true));
+    });
+    assert_eq!(before.kept(), Keep::MadeBefore);
+    assert!(left(&before).is_some());
 }
 
 #[test]
@@ -294,7 +328,7 @@ fn containers_of_the_worktrees_own_project_are_removed_only_when_that_is_asked_f
     assert!(plan.stacks[0].keep.is_none() && plan.stacks[0].containers.len() == 1);
     let allocation = world.ledger.allocations().next().unwrap();
     assert_eq!(
-        left_behind(allocation, &world.engine, &plan).as_deref(),
+        left_behind(allocation, &[], &world.engine, &plan).as_deref(),
         Some("container shop-10000-web-2"),
         "another's container of the project's name"
     );
@@ -320,5 +354,5 @@ fn an_offset_is_free_only_when_nothing_is_left_anywhere() {
     assert!(waits_for(allocation, looks, &[]).is_some(), "nobody answers");
     let stack = container("shop-10000-db-1", "exited", Some(("shop-10000", "/elsewhere")), &[]);
     let with_container = EngineView { containers: vec![stack], ..empty };
-    assert!(!left_overs(allocation, &with_container).is_empty());
+    assert!(!left_overs(allocation, &[], &with_container).is_empty());
 }
