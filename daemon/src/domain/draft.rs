@@ -1,5 +1,7 @@
 //! A step in the making: the ledger as it will be, and the records that take the database there.
 
+mod overrides;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
 use std::path::Path;

@@ -6,6 +6,7 @@
 pub mod allocation;
 pub mod allocator;
 pub mod compose;
+pub mod compose_override;
 pub mod content_hash;
 pub mod database_objects;
 pub mod database_url;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use wtd_protocol::variable;
 
 use super::allocation::Allocation;
-use super::compose::compose_file;
+use super::compose_override::compose_file;
 use super::project::DatabaseMode;
 
 /// The variables of an allocation's worktree. `WTD_WORKTREE` is lossy where the path is not UTF-8; who needs the

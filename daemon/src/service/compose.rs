@@ -15,7 +15,8 @@ use wtd_protocol::{Problem, ProblemType, State};
 
 use super::Service;
 use crate::domain::allocation::Allocation;
-use crate::domain::compose::{Compose, PortTaken, complaint, compose_file, inputs};
+use crate::domain::compose::{Compose, PortTaken};
+use crate::domain::compose_override::{complaint, compose_file, inputs};
 use crate::domain::draft::Draft;
 use crate::domain::identity::AllocationId;
 use crate::domain::ledger::Ledger;

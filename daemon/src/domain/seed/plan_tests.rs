@@ -1,5 +1,5 @@
 use super::*;
-use crate::domain::compose::tests::allocation;
+use crate::domain::compose_override::tests::allocation;
 use crate::domain::gc::{Container, EngineId};
 use crate::domain::names;
 use crate::domain::project::DatabaseMode;
