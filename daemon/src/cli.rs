@@ -1,10 +1,8 @@
 //! The command line of `wtd`.
 
-use std::path::PathBuf;
-
 use clap::Parser;
 
-use crate::config::Settings;
+use crate::config::Flags;
 
 /// Gives every git worktree on this machine a PORT_OFFSET, and with it ports, a Docker volume, a database name
 /// and a Compose project of its own.
@@ -15,17 +13,9 @@ use crate::config::Settings;
 #[command(name = "wtd", version)]
 #[expect(clippy::doc_markdown, reason = "these comments are the help text, where a backtick is a backtick")]
 pub struct Cli {
-    /// Configuration file [env: WTD_CONFIG] [default: $XDG_CONFIG_HOME/wtd/config.toml]
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-
-    /// Directory of the registry [env: WTD_STATE_DIR] [default: $XDG_STATE_HOME/wtd]
-    #[arg(long, value_name = "DIR")]
-    pub state_dir: Option<PathBuf>,
-
-    /// Unix socket to answer on [env: WTD_SOCKET] [default: $XDG_RUNTIME_DIR/wtd/wtd.sock]
-    #[arg(long, value_name = "PATH")]
-    pub socket: Option<PathBuf>,
+    /// Where the registry and the socket are, and what the configuration file has keys for.
+    #[command(flatten)]
+    pub flags: Flags,
 
     /// The daemon was started by a client: nobody reads its output, and it belongs to no terminal.
     #[arg(long, hide = true)]
@@ -34,10 +24,6 @@ pub struct Cli {
     /// Print the manual page (roff), and do nothing else.
     #[arg(long, hide = true)]
     pub man: bool,
-
-    /// The keys of the configuration file, as flags.
-    #[command(flatten)]
-    pub settings: Settings,
 }
 
 /// A usage error as one line: clap's first paragraph, without its advice.

@@ -13,7 +13,6 @@ use clap::builder::BoolishValueParser;
 use serde::Deserialize;
 use wtd_protocol::contract::DEFAULT_STEP;
 
-use crate::cli::Cli;
 use crate::domain::port_ranges::PortRanges;
 use crate::text::line_of;
 
@@ -22,6 +21,27 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 
 const DEFAULT_LOG: &str = "info";
 const DEFAULT_RESYNC: Duration = Duration::from_mins(5);
+
+/// The flags that bear on the configuration.
+#[derive(Debug, Clone, clap::Args)]
+#[expect(clippy::doc_markdown, reason = "these comments are the help text, where a backtick is a backtick")]
+pub struct Flags {
+    /// Configuration file [env: WTD_CONFIG] [default: $XDG_CONFIG_HOME/wtd/config.toml]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Directory of the registry [env: WTD_STATE_DIR] [default: $XDG_STATE_HOME/wtd]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+
+    /// Unix socket to answer on [env: WTD_SOCKET] [default: $XDG_RUNTIME_DIR/wtd/wtd.sock]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+
+    /// The keys of the configuration file, as flags.
+    #[command(flatten)]
+    pub settings: Settings,
+}
 
 /// What one source (flags, environment or file) says; none where it says nothing.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Deserialize)]
@@ -162,7 +182,7 @@ pub enum ConfigError {
 /// Where the configuration comes from. The file is read anew by each [`Sources::load`].
 #[derive(Debug, Clone)]
 pub struct Sources {
-    cli: Cli,
+    flags: Flags,
     variable: fn(&str) -> Option<OsString>,
     /// What relative paths in flags and variables are relative to: the daemon itself goes to `/`.
     directory: PathBuf,
@@ -171,14 +191,14 @@ pub struct Sources {
 impl Sources {
     /// The command line, the environment and the file that they name. Relative paths start from where the process
     /// is now.
-    pub fn new(cli: Cli, variable: fn(&str) -> Option<OsString>) -> Self {
+    pub fn new(flags: Flags, variable: fn(&str) -> Option<OsString>) -> Self {
         // A working directory that is gone is an error to a relative path only.
-        Self { cli, variable, directory: std::env::current_dir().unwrap_or_default() }
+        Self { flags, variable, directory: std::env::current_dir().unwrap_or_default() }
     }
 
     /// The configuration that they make now.
     pub fn load(&self) -> Result<Config, ConfigError> {
-        Config::load(&self.cli, &self.directory, self.variable)
+        Config::load(&self.flags, &self.directory, self.variable)
     }
 
     /// The environment.
@@ -191,7 +211,7 @@ impl Config {
     /// The configuration that flags, environment and file make together. `variable` looks up the environment; paths
     /// in both may be relative to `directory`.
     pub fn load(
-        cli: &Cli,
+        flags: &Flags,
         directory: &Path,
         variable: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self, ConfigError> {
@@ -202,11 +222,11 @@ impl Config {
             flag.clone().or_else(|| variable(name).map(PathBuf::from)).map(|path| place(&path)).transpose()
         };
 
-        let asked_for = place_of(&cli.config, "WTD_CONFIG")?;
+        let asked_for = place_of(&flags.config, "WTD_CONFIG")?;
         let (file, in_file) = read_file(asked_for, default_file(&variable))?;
-        let settings = cli.settings.clone().or(values::from_environment(&variable)?).or(in_file);
+        let settings = flags.settings.clone().or(values::from_environment(&variable)?).or(in_file);
 
-        let state_dir = match place_of(&cli.state_dir, "WTD_STATE_DIR")? {
+        let state_dir = match place_of(&flags.state_dir, "WTD_STATE_DIR")? {
             Some(dir) => dir,
             None => wtd_protocol::socket::state_dir(variable).ok_or(ConfigError::NoStateDir)?,
         };
@@ -216,7 +236,7 @@ impl Config {
         Ok(Self {
             file,
             state_dir,
-            socket: place_of(&cli.socket, "WTD_SOCKET")?,
+            socket: place_of(&flags.socket, "WTD_SOCKET")?,
             roots: roots.iter().map(|root| place(root)).collect::<Result<_, _>>()?,
             reserved_ports,
             probe: settings.probe.unwrap_or(true),

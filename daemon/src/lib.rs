@@ -136,7 +136,7 @@ fn say(line: &str) {
 }
 
 fn start(cli: &cli::Cli, passed: ListenFd) -> anyhow::Result<()> {
-    let sources = config::Sources::new(cli.clone(), |name| std::env::var_os(name));
+    let sources = config::Sources::new(cli.flags.clone(), |name| std::env::var_os(name));
     let config = sources.load()?;
     // Nothing that the daemon makes is for others.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);

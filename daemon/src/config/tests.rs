@@ -1,6 +1,7 @@
 use clap::Parser;
 
 use super::*;
+use crate::cli::Cli;
 
 /// The configuration from a command line, an environment (with `HOME=/h`) and the text of a file.
 fn load(flags: &[&str], environment: &[(&str, &str)], file: &str) -> Result<Config, ConfigError> {
@@ -8,7 +9,7 @@ fn load(flags: &[&str], environment: &[(&str, &str)], file: &str) -> Result<Conf
     std::fs::create_dir(directory.path().join("wtd")).unwrap();
     std::fs::write(directory.path().join("wtd/config.toml"), file).unwrap();
     let cli = Cli::try_parse_from(std::iter::once(&"wtd").chain(flags)).unwrap();
-    Config::load(&cli, Path::new("/w"), |name| {
+    Config::load(&cli.flags, Path::new("/w"), |name| {
         let given = environment.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
         given.or_else(|| match name {
             "HOME" => Some("/h".into()),
@@ -35,7 +36,8 @@ fn the_command_line_is_well_formed() {
 fn nothing_said_gives_the_built_in_values() {
     let cli = Cli::try_parse_from(["wtd"]).unwrap();
     let config =
-        Config::load(&cli, Path::new("/w"), |name| (name == "HOME").then(|| "/nonexistent".into())).unwrap();
+        Config::load(&cli.flags, Path::new("/w"), |name| (name == "HOME").then(|| "/nonexistent".into()))
+            .unwrap();
     assert_eq!(
         config,
         Config {
@@ -232,16 +234,16 @@ fn a_file_that_was_asked_for_has_to_be_there() {
 #[test]
 fn without_a_home_there_is_no_tilde() {
     let cli = Cli::try_parse_from(["wtd", "--roots=~/src", "--state-dir=/s"]).unwrap();
-    assert!(matches!(Config::load(&cli, Path::new("/w"), |_| None), Err(ConfigError::NoHome(_))));
+    assert!(matches!(Config::load(&cli.flags, Path::new("/w"), |_| None), Err(ConfigError::NoHome(_))));
     let cli = Cli::try_parse_from(["wtd"]).unwrap();
-    assert!(matches!(Config::load(&cli, Path::new("/w"), |_| None), Err(ConfigError::NoStateDir)));
+    assert!(matches!(Config::load(&cli.flags, Path::new("/w"), |_| None), Err(ConfigError::NoStateDir)));
 }
 
 #[test]
 fn a_relative_path_starts_from_where_the_daemon_was_started() {
     let cli = Cli::try_parse_from(["wtd", "--roots=src", "--state-dir=/s", "--socket=./here.sock"]).unwrap();
     let config =
-        Config::load(&cli, Path::new("/w"), |name| (name == "WTD_ROOTS").then(|| "x".into())).unwrap();
+        Config::load(&cli.flags, Path::new("/w"), |name| (name == "WTD_ROOTS").then(|| "x".into())).unwrap();
     assert_eq!(config.roots, [Path::new("/w/src")]);
     assert_eq!(config.socket.as_deref(), Some(Path::new("/w/here.sock")));
 }
