@@ -49,9 +49,8 @@ pub(super) async fn events(
     FromContext(context): FromContext<Context>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Answer> {
-    let parts = context.service.parts();
     // Subscribed before the history is read, so that nothing falls between the two.
-    let changes = parts.writer.subscribe();
+    let changes = context.service.changes();
     let resume =
         headers.get("last-event-id").map(|value| value.to_str().ok().and_then(|text| text.parse().ok()));
     if resume == Some(None) {
@@ -60,14 +59,14 @@ pub(super) async fn events(
     let problem = |error: StoreError| {
         Problem::new(ProblemType::RegistryUnavailable, error.to_string(), "see `wtd-client doctor`")
     };
-    let latest = parts.history.latest().await.map_err(problem)?;
+    let latest = context.service.history().latest().await.map_err(problem)?;
     let (last, behind) = match resume.flatten() {
         // A number above the latest comes from another registry, in whose place this one is.
         Some(sequence) => (latest.min(sequence), true),
         None => (latest, false),
     };
     let reader = Reader {
-        history: parts.history.clone(),
+        history: context.service.history().clone(),
         changes,
         ending: context.ending.clone(),
         last,

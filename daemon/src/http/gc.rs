@@ -26,7 +26,7 @@ pub(super) const MAX_BODY: usize = 8 * 1024 * 1024;
 ))]
 pub(super) async fn gc(FromContext(context): FromContext<Context>, body: Body) -> Result<Response, Answer> {
     let request: GcRequest = from_json(body)?;
-    let gc = &context.service.parts().gc;
+    let gc = context.service.gc();
     let wish = gc.wish(&request)?;
     if request.dry_run {
         return to_json(&gc.plan(&wish).await?);
@@ -52,7 +52,7 @@ pub(super) async fn restore(
     body: Body,
 ) -> Result<Response, Answer> {
     let request: RestoreRequest = from_json(body)?;
-    let restore = context.service.parts().gc.restore(&request).await?;
+    let restore = context.service.gc().restore(&request).await?;
     // By itself: a client that goes away must not leave half a volume.
     let done = tokio::spawn(restore.run());
     let stream = futures_util::stream::once(async {

@@ -84,7 +84,7 @@ pub(super) async fn serve_metrics(
         metrics.allocations.get_or_create(&StateLabel { state: state.as_str() }).set(gauge(count));
     }
     metrics.repositories.set(gauge(health.repositories));
-    metrics.polled.set(gauge(context.service.parts().reconciler.polled().len()));
+    metrics.polled.set(gauge(context.service.polled()));
     let mut text = String::new();
     if text::encode(&mut text, &metrics.registry).is_err() {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();

@@ -15,8 +15,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::broadcast;
 use wtd_protocol::requests::Reloaded;
-use wtd_protocol::{Health, PathText, Problem, ProblemType, State};
+use wtd_protocol::{Change, Health, PathText, Problem, ProblemType, State};
 
 use self::sight::Sight;
 use crate::databases::Databases;
@@ -96,9 +97,24 @@ impl Service {
         }))
     }
 
-    /// The parts.
-    pub fn parts(&self) -> &Parts {
-        &self.0
+    /// What removed worktrees left: shown, dropped, and brought back.
+    pub fn gc(&self) -> &Gc {
+        &self.0.gc
+    }
+
+    /// The registry's past.
+    pub fn history(&self) -> &History {
+        &self.0.history
+    }
+
+    /// The changes from now on.
+    pub fn changes(&self) -> broadcast::Receiver<Arc<Change>> {
+        self.0.writer.subscribe()
+    }
+
+    /// How many repositories are polled, since they can't be watched.
+    pub fn polled(&self) -> usize {
+        self.0.reconciler.polled().len()
     }
 
     /// Puts the configuration in force as it is now.
