@@ -26,7 +26,10 @@ use crate::transport::{Exchange, ExchangeError, Request};
 
 /// How long starting and asking the daemon takes at most, unless `--timeout` says otherwise.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
-/// How long a daemon that answers is waited for, where it asks the container engine or a database server.
+/// How long a daemon that answers is waited for, where it looks at a whole repository, or records what a person has decided:
+/// both are for a disk to do, which can be busy.
+pub(crate) const CHANGE_WORK: Duration = Duration::from_secs(10);
+/// The same where it asks the container engine or a database server.
 pub(crate) const ENGINE_WORK: Duration = Duration::from_secs(10);
 /// The same for a reload: the daemon gives reading its configuration half of it.
 pub(crate) const RELOAD_WORK: Duration = Duration::from_secs(10);

@@ -44,7 +44,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use cli::{Cli, Command, DaemonArgs};
-use daemon::{Daemon, ENGINE_WORK, GC_WORK, PATIENCE, RELOAD_WORK};
+use daemon::{CHANGE_WORK, Daemon, ENGINE_WORK, GC_WORK, PATIENCE, RELOAD_WORK};
 use error::Error;
 
 /// Runs the program; gives its exit code.
@@ -80,14 +80,14 @@ fn run(args: &DaemonArgs, command: &Command) -> Result<bool, Error> {
         Command::Get(args) => commands::get::run(&daemon(), args),
         Command::Exec(args) => match commands::exec::run(&daemon(), args)? {},
         Command::List(args) => commands::list::run(&daemon(), args),
-        Command::Add(args) => commands::add::run(&daemon(), args),
-        Command::Forget(args) => commands::forget::run(&daemon(), args),
+        Command::Add(args) => commands::add::run(&working(CHANGE_WORK), args),
+        Command::Forget(args) => commands::forget::run(&working(CHANGE_WORK), args),
         Command::Reassign(args) => commands::reassign::run(&working(ENGINE_WORK), args),
         Command::Gc(args) => return commands::gc::run(&working(GC_WORK), args),
         Command::Seed(args) => commands::seed::run(&working(GC_WORK), args),
         Command::Restore(args) => commands::restore::run(&working(GC_WORK), args),
         Command::Init(args) => commands::init::run(args),
-        Command::Compose(args) => commands::compose::run(&daemon(), args),
+        Command::Compose(args) => commands::compose::run(&working(CHANGE_WORK), args),
         Command::Check(args) => commands::check::run(&daemon(), args),
         Command::Trust(args) => commands::trust::run(&working(ENGINE_WORK), args),
         Command::Status(args) => commands::status::run(daemon(), args),

@@ -438,6 +438,15 @@ fn what_wtd_has_written_into_an_env_file_is_nobodys_choice_of_files() {
         let files = sandbox.get(linked, "COMPOSE_FILE");
         assert!(files.starts_with(linked.join("compose.yaml:").to_str().unwrap()), "{files}");
         assert!(!files.contains(repo.path.join(".git/wtd.compose.yaml").to_str().unwrap()), "{files}");
+        // A person's own choice beside the block still is one.
+        sandbox.client_in(linked, ["compose", "--remove"]).ok();
+        fs::write(linked.join("extra.yaml"), "services: {web: {ports: ['9090:90']}}\n").unwrap();
+        let block = fs::read_to_string(linked.join(".env")).unwrap();
+        fs::write(linked.join(".env"), format!("A=b\nCOMPOSE_FILE=compose.yaml:extra.yaml\n{block}"))
+            .unwrap();
+        sandbox.client_in(linked, ["compose", "--write"]).ok();
+        let files = sandbox.get(linked, "COMPOSE_FILE");
+        assert!(files.contains(linked.join("extra.yaml").to_str().unwrap()), "{files}");
         // Nor is one that was taken away, and is still named there.
         sandbox.client_in(&repo.path, ["compose", "--remove"]).ok();
         sandbox.client_in(&repo.path, ["compose", "--write"]).ok();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -23,6 +23,9 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The most that is read of what a run prints, in bytes.
 const MAX_OUTPUT: u64 = 64 * 1024 * 1024;
+
+/// The variable that names other env files than `.env`.
+pub(super) const COMPOSE_ENV_FILES: &str = "COMPOSE_ENV_FILES";
 
 /// The oldest Compose that replaces lists where an override says so (`!override`; Docker's manual, "Merge").
 const NEEDED: &str = "2.24.4";
@@ -73,6 +76,12 @@ impl Docker {
         Self { program: self.program.clone(), directory: self.directory.clone(), environment: all }
     }
 
+    /// The same with variables from this file in place of `.env`.
+    pub(crate) fn with_env_file(&self, file: &File) -> Self {
+        let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+        self.with(&BTreeMap::from([(COMPOSE_ENV_FILES.to_owned(), Some(path.into()))]))
+    }
+
     /// Starts `docker compose config` of these files, with every profile. `last` is one more file, as text.
     pub(crate) fn config(
         &self,
@@ -100,10 +109,7 @@ impl Docker {
 
     fn start(&self, arguments: &[&OsStr], stdin: &str) -> io::Result<Run> {
         // Files in memory, so that a run never waits for a reader.
-        let memory = || io::Result::Ok(File::from(memfd_create("wtd-compose", MemfdFlags::CLOEXEC)?));
-        let (mut input, stdout, stderr) = (memory()?, memory()?, memory()?);
-        input.write_all(stdin.as_bytes())?;
-        input.rewind()?;
+        let (input, stdout, stderr) = (memory(stdin.as_bytes())?, memory(b"")?, memory(b"")?);
         let mut command = Command::new(&self.program);
         command
             .args(arguments)
@@ -161,6 +167,14 @@ impl Run {
         }
         Ok(waited)
     }
+}
+
+/// A file in memory with this content, to be read from its beginning.
+pub(super) fn memory(content: &[u8]) -> io::Result<File> {
+    let mut file = File::from(memfd_create("wtd-compose", MemfdFlags::CLOEXEC)?);
+    file.write_all(content)?;
+    file.rewind()?;
+    Ok(file)
 }
 
 fn content(file: &mut File) -> io::Result<Vec<u8>> {

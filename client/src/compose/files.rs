@@ -4,10 +4,11 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use wtd_env_file::block;
 use wtd_protocol::compose::{self, SEPARATOR, digest, is_ours};
 use wtd_protocol::variable::{COMPOSE_FILE, COMPOSE_PATH_SEPARATOR};
 
-use super::docker::Docker;
+use super::docker::{Docker, memory};
 use crate::daemon::variable;
 use crate::environment::absolute;
 use crate::error::Error;
@@ -119,27 +120,42 @@ fn split(files: &str, separator: char) -> Vec<PathBuf> {
     files.split(separator).filter(|file| !file.is_empty()).map(PathBuf::from).collect()
 }
 
-/// `COMPOSE_FILE` of the `.env` file in `directory`, as Compose reads it.
+/// `COMPOSE_FILE` of the `.env` file in `directory`, as Compose reads it. One in a block of wtd's, which may have been copied
+/// from another worktree, is nobody's choice; one outside of it still is.
 fn from_dotenv(directory: &Path, docker: &Docker) -> Result<Option<Vec<PathBuf>>, Error> {
     let dotenv = directory.join(".env");
-    let is_there = dotenv.metadata().is_ok_and(|found| found.is_file() && found.len() <= MAX_BYTES);
-    if !is_there || !content(&dotenv)?.windows(COMPOSE_FILE.len()).any(|text| text == COMPOSE_FILE.as_bytes())
-    {
+    if !dotenv.metadata().is_ok_and(|found| found.is_file() && found.len() <= MAX_BYTES) {
         return Ok(None);
     }
+    let content = content(&dotenv)?;
+    let mentions = |text: &[u8]| text.windows(COMPOSE_FILE.len()).any(|text| text == COMPOSE_FILE.as_bytes());
+    if !mentions(&content) {
+        return Ok(None);
+    }
+    let (mut named, mut separator) = named_for(docker)?;
+    if is_ours(&named, separator) {
+        let outside = block::outside(&content);
+        if !mentions(&outside) {
+            return Ok(None);
+        }
+        let file = memory(&outside).map_err(|error| {
+            Error::failed(format!("{} can't be read: {error}", dotenv.display()), "try again")
+        })?;
+        (named, separator) = named_for(&docker.with_env_file(&file))?;
+    }
+    let files = split(&named, separator);
+    Ok((!files.is_empty() && !is_ours(&named, separator)).then_some(files))
+}
+
+/// `COMPOSE_FILE` as Compose reads it from its env file, and what separates the paths in it.
+fn named_for(docker: &Docker) -> Result<(String, char), Error> {
     let question = "services: {x: {image: x}}\n\
                     x-wtd: {files: \"${COMPOSE_FILE-}\", separator: \"${COMPOSE_PATH_SEPARATOR-}\"}\n";
     let answer = docker.config(&[], &[], Some(question))?.output()?;
     let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap_or_default();
     let text = |key: &str| answer.pointer(&format!("/x-wtd/{key}")).and_then(serde_json::Value::as_str);
     let separator = text("separator").and_then(|text| text.chars().next()).unwrap_or(SEPARATOR);
-    let named = text("files").unwrap_or_default().replace("$$", "$");
-    // A block of wtd's, maybe one that was copied from another worktree.
-    if is_ours(&named, separator) {
-        return Ok(None);
-    }
-    let files = split(&named, separator);
-    Ok((!files.is_empty()).then_some(files))
+    Ok((text("files").unwrap_or_default().replace("$$", "$"), separator))
 }
 
 /// What Compose finds in one directory.

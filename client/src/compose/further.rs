@@ -12,7 +12,7 @@ use serde_json::Value;
 use wtd_env_file::block;
 use wtd_protocol::compose::{MAX_FURTHER_BYTES, MAX_FURTHER_FILES, digest};
 
-use super::docker::Docker;
+use super::docker::{COMPOSE_ENV_FILES, Docker};
 use super::files::{Files, content};
 use crate::daemon::variable;
 
@@ -21,9 +21,6 @@ const DEPTH: usize = 16;
 
 /// The keys that lead to files. Where a file has none of them, nobody needs to read it again.
 const KEYS: [&str; 2] = ["include", "extends"];
-
-/// The variable that names other env files than `.env`.
-const COMPOSE_ENV_FILES: &str = "COMPOSE_ENV_FILES";
 
 /// A file, and the directory that relative paths in it are in.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -70,7 +70,7 @@ fn add_and_reassign_say_what_was_done() {
         text,
         "/repo/.git: watched by inotify; 2 active, 1 missing, 0 stale\nwithout an allocation: /repo/x: no offset left\n"
     );
-    assert_eq!(server.requests()[0].line, "PUT /v1/repositories");
+    assert_eq!(server.requests_for_work()[0].line, "PUT /v1/repositories");
     drop(server);
     std::fs::remove_file(sandbox.path("s")).unwrap();
     let server = Server::saying(&sandbox, answer(200, &allocation(Path::new("/w"), &[])));
@@ -97,7 +97,7 @@ fn forget_asks_or_is_told() {
         text,
         "/w: offset 10000 is stale; its volumes stay until `wtd-client gc --missing`: db_data_10000\n/repo/.git is no longer watched\n"
     );
-    let [look, request] = server.requests().try_into().unwrap();
+    let [look, request] = server.requests_for_work().try_into().unwrap();
     assert_eq!((look.line.as_str(), &look.json()["dry_run"]), ("DELETE /v1/repositories", &json!(true)));
     assert_eq!((&request.line, &request.json()["dry_run"]), (&look.line, &json!(false)));
     drop(server);

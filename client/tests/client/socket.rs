@@ -141,6 +141,9 @@ fn a_server_that_never_answers_is_given_up_before_any_work_is_asked_of_it() {
         &["trust"],
         &["reload"],
         &["doctor"],
+        &["add", "."],
+        &["forget", ".", "-y"],
+        &["compose"],
     ];
     let children = commands.map(|command| {
         let mut client = server.client(&sandbox, command);
@@ -166,14 +169,21 @@ fn a_daemon_that_answers_has_the_time_that_its_work_takes() {
     let sandbox = Sandbox::new();
     let (never, hears) = std::sync::mpsc::channel::<()>();
     let server = Server::at(sandbox.path("s"), move |request, stream| {
-        let reloaded = serde_json::json!({"file": null, "changed": [], "needs_restart": []});
-        if request.line == "POST /v1/reload" {
+        let reloaded = serde_json::json!({
+            "file": null, "changed": [], "needs_restart": [],
+            "repository": "/repo/.git", "whole_repository": true, "allocations": [],
+            "watched_by": "inotify", "active": 300, "missing": 0, "stale": 0,
+        });
+        if request.line != "GET /v1/health" {
             // Longer than the client waits for one that has not answered.
             hears.recv_timeout(Duration::from_millis(2500)).ok();
         }
         drop(stream.write_all(&answer(200, &reloaded)));
     });
     assert!(server.run(&sandbox, &["reload"]).done().contains("nothing has changed"));
+    // A large repository takes its time on a busy disk.
+    assert!(server.run(&sandbox, &["add", "."]).done().contains("300 active"));
+    assert!(server.run(&sandbox, &["forget", ".", "-y"]).done().contains("no longer watched"));
     // `--timeout` is for all of it.
     server.run(&sandbox, &["reload", "--timeout", "100ms"]).failed(4, "within the time allowed");
     drop(never);
