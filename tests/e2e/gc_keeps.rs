@@ -144,6 +144,27 @@ fn what_a_stack_left_under_the_projects_former_name_is_the_worktrees() {
 }
 
 #[test]
+fn what_a_live_worktree_has_by_its_directorys_name_is_kept() {
+    let Some(engine) = engine::shared() else { return };
+    let sandbox = sandbox(&engine.host());
+    let (scene, daemon) = Scene::with_daemon(&sandbox, engine);
+    let (path, offset) = scene.add(&daemon, "one");
+    // A stack that is started here without the worktree's variables has the name that the other's has with them.
+    let project = scene.project(offset);
+    let other = sandbox.path(&project);
+    scene.repo.add_at(&other, "other");
+    daemon.put(&other);
+    let volume = format!("{project}_data");
+    engine.compose_volume(&project, "data", &volume);
+    scene.repo.remove(&path);
+    let reason = scene.kept(&["--missing", "--down"]);
+    assert_eq!(reason, format!("the worktree {} has it", other.display()));
+    scene.repo.remove(&other);
+    scene.gc(&["-y"]);
+    assert!(engine.inspect(&volume).is_none());
+}
+
+#[test]
 fn another_projects_volume_and_odd_ones_are_kept() {
     let Some(engine) = engine::shared() else { return };
     let sandbox = sandbox(&engine.host());

@@ -321,6 +321,9 @@ struct Live<'a> {
     servers: HashMap<u16, &'a Path>,
     ids: HashMap<String, (AllocationId, &'a Path)>,
     projects: HashMap<&'a str, &'a Path>,
+    /// By the name that Compose gives the project of whoever starts a stack there without the worktree's variables, or in
+    /// a main worktree, which has no other.
+    directories: HashMap<String, &'a Path>,
 }
 
 impl<'a> Live<'a> {
@@ -331,6 +334,7 @@ impl<'a> Live<'a> {
             servers: HashMap::new(),
             ids: HashMap::new(),
             projects: HashMap::new(),
+            directories: HashMap::new(),
         };
         for allocation in ledger.allocations() {
             // The volume of a server that worktrees share is nobody's own, whatever becomes of them.
@@ -350,6 +354,7 @@ impl<'a> Live<'a> {
                 live.names.entry(name.as_str()).or_default().push(entry);
             }
             live.ids.insert(allocation.id.to_string(), entry);
+            live.directories.insert(compose_default(&allocation.path), &allocation.path);
             if let Some(project) =
                 allocation.compose_project.as_ref().filter(|_| allocation.state == State::Active)
             {
@@ -366,9 +371,16 @@ impl<'a> Live<'a> {
         let labelled = label(ALLOCATION_LABEL).and_then(|id| self.ids.get(id));
         let other = named.chain(labelled).find(|(id, _)| *id != allocation.id);
         let path = other.map(|(_, path)| *path);
-        let by_project = label(COMPOSE_PROJECT_LABEL).and_then(|name| self.projects.get(name).copied());
+        let project = label(COMPOSE_PROJECT_LABEL);
+        let by_project = project.and_then(|name| self.projects.get(name).copied());
+        // Its project is all that speaks for it then, and the same would be said of the live worktree's own.
+        let is_found_by_project = !is_labelled(allocation, volume)
+            && !allocation.own_volumes().any(|name| name.as_str() == volume.name);
+        let by_directory =
+            project.filter(|_| is_found_by_project).and_then(|name| self.directories.get(name).copied());
         let shared = self.shared.get(volume.name.as_str()).copied();
-        path.or(by_project).or(shared).map(|path| Keep::Live(path.display().to_string()))
+        let path = path.or(by_project).or(by_directory).or(shared);
+        path.map(|path| Keep::Live(path.display().to_string()))
     }
 
     /// Whether live allocations share a server on the port that this one's own server had: one that was made in mode

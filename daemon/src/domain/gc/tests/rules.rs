@@ -69,6 +69,23 @@ fn what_a_project_of_an_earlier_configuration_has_is_the_worktrees() {
 }
 
 #[test]
+fn what_compose_made_for_a_live_worktree_by_its_directorys_name_is_kept() {
+    let mut live = allocation(20_000, State::Active);
+    live.path = "/w/shop-10000".into();
+    let of_compose = compose_volume("shop-10000", "cache", "shop-10000_cache");
+    let world = World::of([allocation(10_000, State::Stale), live.clone()]).with(of_compose.clone());
+    assert_eq!(world.kept(), Keep::Live("/w/shop-10000".into()));
+    live.state = State::Missing;
+    let world = World::of([allocation(10_000, State::Stale), live.clone()]).with(of_compose);
+    assert_eq!(world.plan().items[0].action, Action::Keep(Keep::Live("/w/shop-10000".into())));
+    // What has a recorded name or the label is no other's, though Compose made it where a live worktree is now.
+    live.state = State::Active;
+    let named = compose_volume("shop-10000", "db", "db_data_10000");
+    let world = World::of([allocation(10_000, State::Stale), live]).with(named);
+    assert_eq!(world.dropped(), ["db_data_10000"]);
+}
+
+#[test]
 fn a_live_allocations_volumes_are_not_in_the_plan() {
     let world = World::of([allocation(10_000, State::Active)]).with(volume("db_data_10000"));
     assert!(world.plan().items.is_empty());
