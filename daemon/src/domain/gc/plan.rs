@@ -10,7 +10,7 @@ use wtd_protocol::State;
 use super::belongings::{
     ALLOCATION_LABEL, COMPOSE_PROJECT_LABEL, is_container_of, is_labelled, is_volume_of, left_overs, versions,
 };
-use super::made_after::is_made_after;
+use super::made_after::{is_made_after, is_made_too_late};
 use super::proof::Proof;
 use super::{Container, EngineView, Look, Looks, Volume};
 use crate::domain::allocation::{Allocation, DatabaseVolume, Ending, Moment};
@@ -125,6 +125,8 @@ pub enum Keep {
     Live(String),
     /// It may have been there before the allocation.
     MadeBefore,
+    /// It was made after the worktree went.
+    MadeAfter,
     /// Containers use it.
     InUse {
         /// By name and state.
@@ -173,6 +175,9 @@ impl fmt::Display for Keep {
             Self::Live(path) => write!(f, "the worktree {path} has it"),
             Self::MadeBefore => f.write_str(
                 "it may have been there before its worktree; `docker volume rm` drops it if nobody needs it",
+            ),
+            Self::MadeAfter => f.write_str(
+                "it was made after its worktree went; `docker volume rm` drops it if nobody needs it",
             ),
             Self::InUse { containers, project, running } => {
                 let users = containers.join(", ");
@@ -433,7 +438,13 @@ fn unfit(allocation: &Allocation, volume: &Volume, looks: &[&Look], question: &Q
     let engine = question.engine;
     let look = looks.iter().copied().find(|look| look.engine == engine.id);
     let created = question.created.get(&volume.name).copied();
-    (!is_made_after(allocation, volume, look, engine.tells_creation, created)).then_some(Keep::MadeBefore)
+    if !is_made_after(allocation, volume, look, engine.tells_creation, created) {
+        return Some(Keep::MadeBefore);
+    }
+    // One that a person gave up may have gone on for long, out of sight.
+    let is_proven = question.proofs.get(&allocation.id) == Some(&Proof::Removed);
+    let is_too_late = engine.tells_creation && is_proven && is_made_too_late(allocation, volume, created);
+    is_too_late.then_some(Keep::MadeAfter)
 }
 
 /// Containers that use the volume, unless they all are removed first.

@@ -85,6 +85,31 @@ fn what_compose_made_for_a_live_worktree_by_its_directorys_name_is_kept() {
     assert_eq!(world.dropped(), ["db_data_10000"]);
 }
 
+/// As where a registry was restored from a copy that is older than the worktree which has the offset now.
+#[test]
+fn what_was_made_after_the_worktree_went_is_kept_where_the_engine_tells() {
+    let made_at = |ms: i64| {
+        World::usual().change(|world| {
+            world.engine.tells_creation = true;
+            world.created.insert("db_data_10000".to_owned(), Moment(ms));
+        })
+    };
+    assert_eq!(made_at(WENT.0 + 1000).kept(), Keep::MadeAfter);
+    assert_eq!(made_at(WENT.0).dropped(), ["db_data_10000"], "in the same second");
+    let untold = made_at(WENT.0 + 1000).change(|world| world.engine.tells_creation = false);
+    assert_eq!(untold.dropped(), ["db_data_10000"]);
+    let labelled = made_at(WENT.0 + 1000).change(|world| {
+        let id = world.ledger.allocations().next().unwrap().id.to_string();
+        world.engine.volumes[0].labels.insert(ALLOCATION_LABEL.to_owned(), id);
+    });
+    assert_eq!(labelled.dropped(), ["db_data_10000"]);
+    // A worktree that was forgotten or moved to another offset goes on, and so may its stack.
+    let goes_on = made_at(WENT.0 + 1000)
+        .allocation(|it| it.ending = Some(Ending::Forgotten))
+        .change(|world| world.options.missing = true);
+    assert_eq!(goes_on.dropped(), ["db_data_10000"]);
+}
+
 #[test]
 fn a_live_allocations_volumes_are_not_in_the_plan() {
     let world = World::of([allocation(10_000, State::Active)]).with(volume("db_data_10000"));
