@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tracing::warn;
 
 use crate::registry::WriteError;
@@ -13,9 +13,32 @@ const FIRST: Duration = Duration::from_secs(1);
 /// How often it is tried to record that something has ended, and the pause before the second time; each is twice the last.
 const CLOSINGS: (usize, Duration) = (5, Duration::from_millis(100));
 
+/// Work that did not end: what an earlier process was interrupted at, and what this one could not clear away at once.
+#[derive(Debug, Default)]
+pub struct Unended(Notify);
+
+impl Unended {
+    /// There is something of it.
+    pub fn tell(&self) {
+        self.0.notify_one();
+    }
+
+    /// Tries until nothing of it is left, at first and whenever there is something again. Until the future is dropped.
+    pub async fn follow<Attempt: Future<Output = bool>>(
+        &self,
+        resyncs: &watch::Receiver<Duration>,
+        mut is_cleared: impl FnMut() -> Attempt,
+    ) {
+        loop {
+            until_done(resyncs, &mut is_cleared).await;
+            self.0.notified().await;
+        }
+    }
+}
+
 /// Tries until it is done. Each pause is twice the last, up to the resync: with an engine that stays away the daemon
 /// wakes up no more often than it does anyway.
-pub async fn until_done<Attempt: Future<Output = bool>>(
+async fn until_done<Attempt: Future<Output = bool>>(
     resyncs: &watch::Receiver<Duration>,
     mut is_done: impl FnMut() -> Attempt,
 ) {
@@ -64,6 +87,25 @@ mod tests {
                 .collect();
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
         assert_eq!(after(FIRST, Duration::ZERO), FIRST, "never without a pause");
+    }
+
+    #[tokio::test]
+    async fn what_did_not_end_is_cleared_at_first_and_whenever_there_is_something_again() {
+        let (_resync, resyncs) = watch::channel(Duration::from_mins(5));
+        let (unended, cleared) = (Unended::default(), Notify::new());
+        let follow = unended.follow(&resyncs, || async {
+            cleared.notify_one();
+            true
+        });
+        let tell = async {
+            cleared.notified().await;
+            unended.tell();
+            cleared.notified().await;
+        };
+        tokio::select! {
+            () = follow => unreachable!("it goes on"),
+            () = tell => {}
+        }
     }
 
     #[tokio::test]

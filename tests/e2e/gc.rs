@@ -95,6 +95,15 @@ impl<'s> Scene<'s> {
     }
 }
 
+/// What is shown on a scene with one worktree, at this path with this offset.
+pub(crate) fn on_a_scene(show: impl FnOnce(&Scene<'_>, &Daemon<'_>, &Path, u16)) {
+    let Some(engine) = engine::shared() else { return };
+    let sandbox = sandbox(&engine.host());
+    let (scene, daemon) = Scene::with_daemon(&sandbox, engine);
+    let (path, offset) = scene.add(&daemon, "one");
+    show(&scene, &daemon, &path, offset);
+}
+
 /// Waits until the engine is recorded with an allocation.
 pub(crate) fn await_look(sandbox: &Sandbox, allocation: &str) {
     use sqlx::{ConnectOptions as _, Connection as _, Row as _};

@@ -21,17 +21,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{Mutex, Notify, mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tracing::warn;
 use wtd_protocol::gc::{Age, GcEvent, GcReport, GcRequest, RestoreRequest};
 use wtd_protocol::{Problem, ProblemType};
 
 use crate::domain::gc::plan::Options;
 use crate::engine::{Connection, Engine, EngineError, open_all};
+use crate::problem;
 use crate::registry::Writer;
 use crate::release::Releaser;
+use crate::retry::Unended;
 use crate::store::StoreError;
-use crate::{problem, retry};
 
 /// How long a run waits for one that is under way.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -51,7 +52,7 @@ struct Parts {
     /// Held while a volume is restored.
     restoring: Arc<Mutex<()>>,
     /// Told when a volume that was restored by half could not be cleared away at once.
-    unended: Arc<Notify>,
+    unended: Arc<Unended>,
     /// Whether the daemon is about to end.
     end: watch::Sender<bool>,
     /// Stands for this registry on an engine that others use too.
@@ -159,10 +160,7 @@ impl Gc {
     /// Clears away what an earlier process was interrupted at and what this one could not clear away, as soon as the engines
     /// answer that it was at. Until the future is dropped.
     pub async fn recover(&self, resyncs: &watch::Receiver<Duration>) {
-        loop {
-            retry::until_done(resyncs, || self.is_all_cleared()).await;
-            self.0.unended.notified().await;
-        }
+        self.0.unended.follow(resyncs, || self.is_all_cleared()).await;
     }
 
     /// Clears away what was restored by half; true when nothing of that is left.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Notify, OwnedMutexGuard, watch};
+use tokio::sync::{OwnedMutexGuard, watch};
 use tracing::{info, warn};
 use uuid::Uuid;
 use wtd_protocol::gc::Restored;
@@ -27,6 +27,7 @@ use crate::domain::restoring::{RESTORE_LABEL, Restoring, offset_of};
 use crate::engine::{Connection, EngineError, Held, Since, Usage, root_owner_in};
 use crate::reconciler::Reconciler;
 use crate::registry::{Decision, WriteError, Writer};
+use crate::retry::Unended;
 use crate::{problem, retry};
 
 /// How much is read at once, in bytes.
@@ -66,7 +67,7 @@ pub(super) struct Turn {
     /// Whether the daemon is about to end.
     pub(super) end: watch::Receiver<bool>,
     /// Is told when something could not be cleared away.
-    pub(super) unended: Arc<Notify>,
+    pub(super) unended: Arc<Unended>,
     pub(super) _lock: OwnedMutexGuard<()>,
 }
 
@@ -241,7 +242,7 @@ impl Restore {
             Ok(kept) => {
                 let outcome = format!("{}; {}", problem.detail, interrupted(kept.as_deref()));
                 if let Err(error) = conclude(&self.turn.writer, &self.id, outcome, kept.is_some()).await {
-                    self.turn.unended.notify_one();
+                    self.turn.unended.tell();
                     warn!(%name, why = %error, "what was restored by half is cleared away later");
                 }
                 match kept {
@@ -250,7 +251,7 @@ impl Restore {
                 }
             }
             Err(error) => {
-                self.turn.unended.notify_one();
+                self.turn.unended.tell();
                 error.to_string()
             }
         };

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, Notify, OwnedMutexGuard, mpsc, watch};
+use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, watch};
 use tracing::{info, warn};
 use wtd_protocol::seed::SeedEvent;
 use wtd_protocol::{Problem, ProblemType, State};
@@ -26,6 +26,7 @@ use crate::domain::draft::Record;
 use crate::domain::seed::{Copy, Question, Refusal, SEED_LABEL, Seeding, pairs, plan};
 use crate::engine::{Connection, ContainerId, Engine, EngineError, Resumed, Since, open_all};
 use crate::registry::{Decision, WriteError, Writer};
+use crate::retry::Unended;
 use crate::store::History;
 use crate::{problem, retry};
 
@@ -49,7 +50,7 @@ struct Parts {
     end: watch::Sender<bool>,
     pauses: Pauses,
     /// Told when a copy could not be cleared away at once.
-    unended: Notify,
+    unended: Unended,
     /// Stands for the copies of this registry on an engine that others use too.
     owner: String,
 }
@@ -94,7 +95,7 @@ impl Seeds {
         // gc's own helpers go by another name: each clears away what it finds of its own.
         let owner = format!("{}seed", crate::gc::owner_of(registry));
         let (end, _) = watch::channel(false);
-        let (running, pauses, unended) = (Arc::default(), Pauses::default(), Notify::new());
+        let (running, pauses, unended) = (Arc::default(), Pauses::default(), Unended::default());
         Self(Arc::new(Parts { writer, history, engine, running, end, pauses, unended, owner }))
     }
 
@@ -355,10 +356,7 @@ impl Seeds {
     /// Clears away what an earlier process was interrupted at and what this one could not clear away, as soon as the engine
     /// answers.
     async fn recover(&self, resyncs: &watch::Receiver<Duration>) {
-        loop {
-            retry::until_done(resyncs, || self.is_all_cleared()).await;
-            self.0.unended.notified().await;
-        }
+        self.0.unended.follow(resyncs, || self.is_all_cleared()).await;
     }
 
     /// Clears away what has not ended; true when nothing of that is left.

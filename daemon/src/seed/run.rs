@@ -139,7 +139,7 @@ impl Run {
             }
             // It is recorded, and looked at again soon.
             Err(why) => {
-                self.seeds.0.unended.notify_one();
+                self.seeds.0.unended.tell();
                 warn!(%volume, why = %why, "a copy can't be cleared away yet");
                 match (&why, self.seeds.0.pauses.cleared(&seeding.id)) {
                     (UndoError::Unsettled(_), Some(Cleared::Away)) => format!("removed, but {why}"),

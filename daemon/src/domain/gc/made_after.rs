@@ -1,5 +1,7 @@
 //! Whether a volume was made after an allocation: only then can it be the worktree's.
 
+use wtd_protocol::State;
+
 use super::belongings::{compose_prefix, has_project, is_labelled};
 use super::{Look, Volume};
 use crate::domain::allocation::{Allocation, Moment};
@@ -60,6 +62,14 @@ pub fn is_made_after(
         return true;
     }
     tells_creation && created.is_some_and(|created| seconds(created) > seconds(allocation.created))
+}
+
+/// Whether the volume was made when the worktree was gone, by an engine that tells when: in a registry that was restored
+/// from an older copy, the offset can be another worktree's since then, and that one's name for its volume is the same.
+pub fn is_made_too_late(allocation: &Allocation, volume: &Volume, created: Option<Moment>) -> bool {
+    let went = allocation.state == State::Stale && allocation.ending.is_none();
+    let is_later = created.is_some_and(|created| seconds(created) > seconds(allocation.since));
+    went && is_later && !is_labelled(allocation, volume)
 }
 
 fn seconds(moment: Moment) -> i64 {

@@ -10,7 +10,7 @@ use wtd_protocol::State;
 use super::belongings::{
     ALLOCATION_LABEL, COMPOSE_PROJECT_LABEL, is_container_of, is_labelled, is_volume_of, left_overs, versions,
 };
-use super::made_after::is_made_after;
+use super::made_after::{is_made_after, is_made_too_late};
 use super::proof::Proof;
 use super::{Container, EngineView, Look, Looks, Volume};
 use crate::domain::allocation::{Allocation, DatabaseVolume, Ending, Moment};
@@ -125,6 +125,8 @@ pub enum Keep {
     Live(String),
     /// It may have been there before the allocation.
     MadeBefore,
+    /// It was made after the worktree went.
+    MadeAfter,
     /// Containers use it.
     InUse {
         /// By name and state.
@@ -173,6 +175,9 @@ impl fmt::Display for Keep {
             Self::Live(path) => write!(f, "the worktree {path} has it"),
             Self::MadeBefore => f.write_str(
                 "it may have been there before its worktree; `docker volume rm` drops it if nobody needs it",
+            ),
+            Self::MadeAfter => f.write_str(
+                "it was made after its worktree went; `docker volume rm` drops it if nobody needs it",
             ),
             Self::InUse { containers, project, running } => {
                 let users = containers.join(", ");
@@ -321,6 +326,9 @@ struct Live<'a> {
     servers: HashMap<u16, &'a Path>,
     ids: HashMap<String, (AllocationId, &'a Path)>,
     projects: HashMap<&'a str, &'a Path>,
+    /// By the name that Compose gives the project of whoever starts a stack there without the worktree's variables, or in
+    /// a main worktree, which has no other.
+    directories: HashMap<String, &'a Path>,
 }
 
 impl<'a> Live<'a> {
@@ -331,6 +339,7 @@ impl<'a> Live<'a> {
             servers: HashMap::new(),
             ids: HashMap::new(),
             projects: HashMap::new(),
+            directories: HashMap::new(),
         };
         for allocation in ledger.allocations() {
             // The volume of a server that worktrees share is nobody's own, whatever becomes of them.
@@ -350,6 +359,7 @@ impl<'a> Live<'a> {
                 live.names.entry(name.as_str()).or_default().push(entry);
             }
             live.ids.insert(allocation.id.to_string(), entry);
+            live.directories.insert(compose_default(&allocation.path), &allocation.path);
             if let Some(project) =
                 allocation.compose_project.as_ref().filter(|_| allocation.state == State::Active)
             {
@@ -366,9 +376,16 @@ impl<'a> Live<'a> {
         let labelled = label(ALLOCATION_LABEL).and_then(|id| self.ids.get(id));
         let other = named.chain(labelled).find(|(id, _)| *id != allocation.id);
         let path = other.map(|(_, path)| *path);
-        let by_project = label(COMPOSE_PROJECT_LABEL).and_then(|name| self.projects.get(name).copied());
+        let project = label(COMPOSE_PROJECT_LABEL);
+        let by_project = project.and_then(|name| self.projects.get(name).copied());
+        // Its project is all that speaks for it then, and the same would be said of the live worktree's own.
+        let is_found_by_project = !is_labelled(allocation, volume)
+            && !allocation.own_volumes().any(|name| name.as_str() == volume.name);
+        let by_directory =
+            project.filter(|_| is_found_by_project).and_then(|name| self.directories.get(name).copied());
         let shared = self.shared.get(volume.name.as_str()).copied();
-        path.or(by_project).or(shared).map(|path| Keep::Live(path.display().to_string()))
+        let path = path.or(by_project).or(by_directory).or(shared);
+        path.map(|path| Keep::Live(path.display().to_string()))
     }
 
     /// Whether live allocations share a server on the port that this one's own server had: one that was made in mode
@@ -421,7 +438,13 @@ fn unfit(allocation: &Allocation, volume: &Volume, looks: &[&Look], question: &Q
     let engine = question.engine;
     let look = looks.iter().copied().find(|look| look.engine == engine.id);
     let created = question.created.get(&volume.name).copied();
-    (!is_made_after(allocation, volume, look, engine.tells_creation, created)).then_some(Keep::MadeBefore)
+    if !is_made_after(allocation, volume, look, engine.tells_creation, created) {
+        return Some(Keep::MadeBefore);
+    }
+    // One that a person gave up may have gone on for long, out of sight.
+    let is_proven = question.proofs.get(&allocation.id) == Some(&Proof::Removed);
+    let is_too_late = engine.tells_creation && is_proven && is_made_too_late(allocation, volume, created);
+    is_too_late.then_some(Keep::MadeAfter)
 }
 
 /// Containers that use the volume, unless they all are removed first.

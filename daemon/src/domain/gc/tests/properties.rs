@@ -150,6 +150,11 @@ fn protection(world: &World, owner: &Allocation, volume: &Volume) -> Option<&'st
     });
     let later = world.engine.tells_creation
         && world.created.get(&volume.name).is_some_and(|at| at.0.div_euclid(1000) > MADE.0.div_euclid(1000));
+    let afterwards = world.engine.tells_creation
+        && world
+            .created
+            .get(&volume.name)
+            .is_some_and(|at| at.0.div_euclid(1000) > owner.since.0.div_euclid(1000));
     let rules = [
         (owner.state == State::Active, "it is a live worktree's"),
         (owner.state == State::Missing && !world.options.missing, "missing"),
@@ -169,6 +174,14 @@ fn protection(world: &World, owner: &Allocation, volume: &Volume) -> Option<&'st
         (label(COMPOSE_PROJECT_LABEL) == Some("billing") && !labelled, "another project's"),
         (volume.driver != "local" || !volume.options.is_empty() || !volume.is_local, "no plain local volume"),
         (!labelled && !absent_before && !later, "made before"),
+        (
+            !labelled
+                && afterwards
+                && owner.state == State::Stale
+                && owner.ending.is_none()
+                && proof == Some(&Proof::Removed),
+            "made after",
+        ),
         (uses().any(|container| !own_container(container)), "in use by others"),
         (uses().count() > 0 && !world.options.down, "in use"),
         (volume.name.contains('/') || volume.name.contains(".."), "no name for an engine"),

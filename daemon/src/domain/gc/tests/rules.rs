@@ -69,6 +69,48 @@ fn what_a_project_of_an_earlier_configuration_has_is_the_worktrees() {
 }
 
 #[test]
+fn what_compose_made_for_a_live_worktree_by_its_directorys_name_is_kept() {
+    let mut live = allocation(20_000, State::Active);
+    live.path = "/w/shop-10000".into();
+    let of_compose = compose_volume("shop-10000", "cache", "shop-10000_cache");
+    let world = World::of([allocation(10_000, State::Stale), live.clone()]).with(of_compose.clone());
+    assert_eq!(world.kept(), Keep::Live("/w/shop-10000".into()));
+    live.state = State::Missing;
+    let world = World::of([allocation(10_000, State::Stale), live.clone()]).with(of_compose);
+    assert_eq!(world.plan().items[0].action, Action::Keep(Keep::Live("/w/shop-10000".into())));
+    // What has a recorded name or the label is no other's, though Compose made it where a live worktree is now.
+    live.state = State::Active;
+    let named = compose_volume("shop-10000", "db", "db_data_10000");
+    let world = World::of([allocation(10_000, State::Stale), live]).with(named);
+    assert_eq!(world.dropped(), ["db_data_10000"]);
+}
+
+/// As where a registry was restored from a copy that is older than the worktree which has the offset now.
+#[test]
+fn what_was_made_after_the_worktree_went_is_kept_where_the_engine_tells() {
+    let made_at = |ms: i64| {
+        World::usual().change(|world| {
+            world.engine.tells_creation = true;
+            world.created.insert("db_data_10000".to_owned(), Moment(ms));
+        })
+    };
+    assert_eq!(made_at(WENT.0 + 1000).kept(), Keep::MadeAfter);
+    assert_eq!(made_at(WENT.0).dropped(), ["db_data_10000"], "in the same second");
+    let untold = made_at(WENT.0 + 1000).change(|world| world.engine.tells_creation = false);
+    assert_eq!(untold.dropped(), ["db_data_10000"]);
+    let labelled = made_at(WENT.0 + 1000).change(|world| {
+        let id = world.ledger.allocations().next().unwrap().id.to_string();
+        world.engine.volumes[0].labels.insert(ALLOCATION_LABEL.to_owned(), id);
+    });
+    assert_eq!(labelled.dropped(), ["db_data_10000"]);
+    // A worktree that was forgotten or moved to another offset goes on, and so may its stack.
+    let goes_on = made_at(WENT.0 + 1000)
+        .allocation(|it| it.ending = Some(Ending::Forgotten))
+        .change(|world| world.options.missing = true);
+    assert_eq!(goes_on.dropped(), ["db_data_10000"]);
+}
+
+#[test]
 fn a_live_allocations_volumes_are_not_in_the_plan() {
     let world = World::of([allocation(10_000, State::Active)]).with(volume("db_data_10000"));
     assert!(world.plan().items.is_empty());
