@@ -55,7 +55,7 @@ pub(crate) fn run(daemon: &Daemon, args: &GcArgs) -> Result<bool, Error> {
     match report.failure {
         Some(problem) => Err(Error::failed(
             format!("gc ended early: {}", problem.detail),
-            "what was dropped is recorded; run it again for the rest",
+            format!("{} (what was dropped is recorded, and a second run finishes)", problem.remedy),
         )),
         None if args.no_engine => Ok(true),
         None => answered(&report),

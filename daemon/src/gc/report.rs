@@ -6,8 +6,9 @@ use wtd_protocol::gc::{GcAction, GcContainer, GcItem, GcKind, GcOffset, GcReport
 
 use super::survey::Survey;
 use crate::domain::allocation::Allocation;
+use crate::domain::gc::keep::Keep;
 use crate::domain::gc::objects::ObjectItem;
-use crate::domain::gc::plan::{Action, Item, Keep, Stack};
+use crate::domain::gc::plan::{Action, Item, Stack};
 use crate::domain::gc::{Container, EngineId, EngineView, Volume};
 use crate::domain::restoring::Restoring;
 use crate::wire::time;

@@ -10,8 +10,9 @@ use wtd_protocol::{Problem, State};
 
 use super::{Gc, Parts, Wish, not_asked, proofs, store_problem};
 use crate::domain::allocation::{Allocation, Moment};
+use crate::domain::gc::keep::Keep;
 use crate::domain::gc::objects::{Answers, ObjectItem, plan_objects};
-use crate::domain::gc::plan::{Keep, Options, Plan, Question, left_behind, plan, refusal};
+use crate::domain::gc::plan::{Options, Plan, Question, left_behind, plan, refusal};
 use crate::domain::gc::proof::Proof;
 use crate::domain::gc::{EngineId, EngineView, Looks};
 use crate::domain::identity::AllocationId;

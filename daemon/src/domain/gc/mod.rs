@@ -2,16 +2,19 @@
 //!
 //! [`belongings`] finds what an engine has of an allocation, [`proof`] reads git's answer, [`made_after`] tells whether
 //! a volume can be the worktree's at all, and [`plan`] puts the contract's rules together, [`objects`] those for
-//! databases; [`release`] says when
-//! nothing is left of an allocation. Nothing here acts.
+//! databases; [`keep`] has the reasons in words, and [`release`] says when nothing is left of an allocation. Nothing here
+//! acts.
 
 pub mod belongings;
+pub mod keep;
 pub mod made_after;
 pub mod objects;
 pub mod plan;
 pub mod proof;
 pub mod release;
 pub mod removal;
+
+mod live;
 
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::plan::{Keep, Question, refusal};
+use super::keep::Keep;
+use super::plan::{Question, refusal};
 use crate::domain::allocation::Allocation;
 use crate::domain::database_objects::{DatabaseObject, FoundObject, keep};
 use crate::domain::identity::AllocationId;

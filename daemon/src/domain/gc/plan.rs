@@ -1,8 +1,6 @@
 //! The plan: each volume of each allocation that is gone, dropped or kept, with the reason.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 
 use wtd_protocol::State;
@@ -10,15 +8,15 @@ use wtd_protocol::State;
 use super::belongings::{
     ALLOCATION_LABEL, COMPOSE_PROJECT_LABEL, is_container_of, is_labelled, is_volume_of, left_overs, versions,
 };
+use super::keep::Keep;
+use super::live::{Live, compose_default};
 use super::made_after::{is_made_after, is_made_too_late};
 use super::proof::Proof;
 use super::{Container, EngineView, Look, Looks, Volume};
-use crate::domain::allocation::{Allocation, DatabaseVolume, Ending, Moment};
-use crate::domain::database_objects::KeepObject;
+use crate::domain::allocation::{Allocation, Ending, Moment};
 use crate::domain::identity::AllocationId;
 use crate::domain::ledger::Ledger;
-use crate::domain::names::{ComposeProject, VolumeName};
-use crate::domain::project::DatabaseMode;
+use crate::domain::names::VolumeName;
 
 /// What the person who asks for gc wants.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -90,123 +88,6 @@ pub struct Stack {
     pub containers: Vec<Container>,
     /// Why they stay; none when they are removed.
     pub keep: Option<Keep>,
-}
-
-/// Why something is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Keep {
-    /// The worktree is missing, and not proven removed.
-    Missing(String),
-    /// A person forgot it.
-    Forgotten,
-    /// A person moved the worktree to another offset.
-    Reassigned,
-    /// git has it locked.
-    Locked,
-    /// The worktree is there.
-    Standing,
-    /// A fresh look does not prove it removed.
-    Unproven(String),
-    /// Gone for less than was asked for.
-    Young,
-    /// The engine was not seen while the worktree was there, and others were.
-    OtherEngine,
-    /// No engine was seen while the worktree was there.
-    UnknownEngine,
-    /// Its name is not one that goes to an engine.
-    Name,
-    /// It is not a plain local volume; what it is.
-    Driver(String),
-    /// It carries another allocation's label.
-    OthersLabel(String),
-    /// Another Compose project made it.
-    OthersProject(String),
-    /// A live allocation names it.
-    Live(String),
-    /// It may have been there before the allocation.
-    MadeBefore,
-    /// It was made after the worktree went.
-    MadeAfter,
-    /// Containers use it.
-    InUse {
-        /// By name and state.
-        containers: Vec<String>,
-        /// The worktree's own project, when they all are of it.
-        project: Option<ComposeProject>,
-        /// Whether a process may be running in one of them.
-        running: bool,
-    },
-    /// Nobody asked for the containers to be removed.
-    NotAskedFor(ComposeProject),
-    /// A database server can't be asked.
-    Server(String),
-    /// It is to be kept in a file, and only volumes are.
-    NoBackup(&'static str),
-    /// What a database server says speaks against it.
-    Object(KeepObject),
-    /// It is the volume of a server that other worktrees share.
-    SharedServer(String),
-}
-
-impl fmt::Display for Keep {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Missing(why) => write!(f, "its worktree is missing: {why}; --missing includes it"),
-            Self::Forgotten => f.write_str("its worktree was forgotten by a person; --missing includes it"),
-            Self::Reassigned => {
-                f.write_str("its worktree was moved to another offset by a person; --missing includes it")
-            }
-            Self::Locked => f.write_str("git has its worktree locked; `git worktree unlock` lets go of it"),
-            Self::Standing => f.write_str("its worktree is there"),
-            Self::Unproven(why) => {
-                write!(f, "its worktree is not proven removed: {why}; --missing includes it")
-            }
-            Self::Young => f.write_str("its worktree has not been gone for as long as --older-than says"),
-            Self::OtherEngine => f.write_str("this is another engine than when its worktree was there"),
-            Self::UnknownEngine => f.write_str(
-                "wtd did not see this engine while its worktree was there; `docker volume rm` drops it",
-            ),
-            Self::Name => f.write_str("wtd passes no such name to an engine; `docker volume rm` drops it"),
-            Self::Driver(what) => {
-                write!(f, "it is not a plain local volume: {what}; `docker volume rm` drops it")
-            }
-            Self::OthersLabel(id) => write!(f, "its label says that it belongs to allocation {id}"),
-            Self::OthersProject(project) => write!(f, "it belongs to the Compose project {project}"),
-            Self::Live(path) => write!(f, "the worktree {path} has it"),
-            Self::MadeBefore => f.write_str(
-                "it may have been there before its worktree; `docker volume rm` drops it if nobody needs it",
-            ),
-            Self::MadeAfter => f.write_str(
-                "it was made after its worktree went; `docker volume rm` drops it if nobody needs it",
-            ),
-            Self::InUse { containers, project, running } => {
-                let users = containers.join(", ");
-                let verb = if containers.len() == 1 { "uses" } else { "use" };
-                let state = if *running { "" } else { "stopped " };
-                write!(f, "{state}container {users} {verb} it")?;
-                match project {
-                    Some(project) => {
-                        write!(f, "; `docker compose -p {project} down` or --down removes what uses it")
-                    }
-                    None => Ok(()),
-                }
-            }
-            Self::NotAskedFor(project) => {
-                write!(f, "`docker compose -p {project} down` or --down removes them")
-            }
-            Self::Server(why) => f.write_str(why),
-            Self::NoBackup(program) => {
-                write!(
-                    f,
-                    "--backup keeps volumes only; write it to a file with {program}, then run gc without --backup"
-                )
-            }
-            Self::Object(keep) => keep.fmt(f),
-            Self::SharedServer(path) => {
-                write!(f, "it may be the volume of the server that the worktree {path} shares")
-            }
-        }
-    }
 }
 
 /// Decides what becomes of each volume of each allocation that is gone.
@@ -316,91 +197,6 @@ pub fn refusal(allocation: &Allocation, question: &Question<'_>) -> Option<Keep>
     })
 }
 
-/// What live allocations have.
-struct Live<'a> {
-    /// By volume name; the registry allows one claim, and this does not count on it.
-    names: HashMap<&'a str, Vec<(AllocationId, &'a Path)>>,
-    /// Volumes of servers that worktrees share, each with a worktree that uses it.
-    shared: HashMap<&'a str, &'a Path>,
-    /// Ports of servers that live worktrees share, each with one of them.
-    servers: HashMap<u16, &'a Path>,
-    ids: HashMap<String, (AllocationId, &'a Path)>,
-    projects: HashMap<&'a str, &'a Path>,
-    /// By the name that Compose gives the project of whoever starts a stack there without the worktree's variables, or in
-    /// a main worktree, which has no other.
-    directories: HashMap<String, &'a Path>,
-}
-
-impl<'a> Live<'a> {
-    fn of(ledger: &'a Ledger) -> Self {
-        let mut live = Self {
-            names: HashMap::new(),
-            shared: HashMap::new(),
-            servers: HashMap::new(),
-            ids: HashMap::new(),
-            projects: HashMap::new(),
-            directories: HashMap::new(),
-        };
-        for allocation in ledger.allocations() {
-            // The volume of a server that worktrees share is nobody's own, whatever becomes of them.
-            if let DatabaseVolume::Shared(name) = &allocation.volume {
-                live.shared.insert(name.as_str(), &allocation.path);
-            }
-            if !allocation.is_live() {
-                continue;
-            }
-            if let Some(port) =
-                allocation.database_port().filter(|_| allocation.mode != DatabaseMode::Isolated)
-            {
-                live.servers.insert(port, &allocation.path);
-            }
-            let entry = (allocation.id, allocation.path.as_path());
-            for name in allocation.own_volumes() {
-                live.names.entry(name.as_str()).or_default().push(entry);
-            }
-            live.ids.insert(allocation.id.to_string(), entry);
-            live.directories.insert(compose_default(&allocation.path), &allocation.path);
-            if let Some(project) =
-                allocation.compose_project.as_ref().filter(|_| allocation.state == State::Active)
-            {
-                live.projects.insert(project.as_str(), &allocation.path);
-            }
-        }
-        live
-    }
-
-    /// Whether a live allocation other than this one has the volume, by name, by label or by Compose project.
-    fn claims(&self, allocation: &Allocation, volume: &Volume) -> Option<Keep> {
-        let label = |name| volume.labels.get(name).map(String::as_str);
-        let named = self.names.get(volume.name.as_str()).into_iter().flatten();
-        let labelled = label(ALLOCATION_LABEL).and_then(|id| self.ids.get(id));
-        let other = named.chain(labelled).find(|(id, _)| *id != allocation.id);
-        let path = other.map(|(_, path)| *path);
-        let project = label(COMPOSE_PROJECT_LABEL);
-        let by_project = project.and_then(|name| self.projects.get(name).copied());
-        // Its project is all that speaks for it then, and the same would be said of the live worktree's own.
-        let is_found_by_project = !is_labelled(allocation, volume)
-            && !allocation.own_volumes().any(|name| name.as_str() == volume.name);
-        let by_directory =
-            project.filter(|_| is_found_by_project).and_then(|name| self.directories.get(name).copied());
-        let shared = self.shared.get(volume.name.as_str()).copied();
-        let path = path.or(by_project).or(by_directory).or(shared);
-        path.map(|path| Keep::Live(path.display().to_string()))
-    }
-
-    /// Whether live allocations share a server on the port that this one's own server had: one that was made in mode
-    /// `isolated`, before the project's mode was changed. Their databases are in its volume then.
-    fn shares_server(&self, allocation: &Allocation, volume: &Volume) -> Option<Keep> {
-        let DatabaseVolume::Own(own) = &allocation.volume else { return None };
-        let path = self.servers.get(&allocation.database_port()?).filter(|_| own.as_str() == volume.name)?;
-        Some(Keep::SharedServer(path.display().to_string()))
-    }
-
-    fn has_project(&self, project: &ComposeProject) -> Option<String> {
-        self.projects.get(project.as_str()).map(|path| path.display().to_string())
-    }
-}
-
 /// Whether labels say that the volume is somebody else's.
 fn others(allocation: &Allocation, volume: &Volume) -> Option<Keep> {
     if let Some(id) = volume.labels.get(ALLOCATION_LABEL)
@@ -412,15 +208,6 @@ fn others(allocation: &Allocation, volume: &Volume) -> Option<Keep> {
     let own = allocation.compose_project.as_ref().is_some_and(|own| own.as_str() == project.as_str());
     let is_own = own || is_labelled(allocation, volume) || compose_default(&allocation.path) == *project;
     (!is_own).then(|| Keep::OthersProject(project.clone()))
-}
-
-/// The project's name that Compose makes from a directory's (Compose specification, "Name top-level element"; in
-/// compose-go `NormalizeProjectName`): lower case, without the characters that a name can't have.
-fn compose_default(directory: &Path) -> String {
-    let name = directory.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-    let kept =
-        name.chars().filter(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-'));
-    kept.collect::<String>().trim_start_matches(['_', '-']).to_owned()
 }
 
 /// Why the volume can't be the worktree's own plain volume on this engine.

@@ -12,8 +12,9 @@ use wtd_protocol::State;
 use wtd_protocol::variable::Variable;
 
 use super::belongings::{COMPOSE_PROJECT_LABEL, COMPOSE_VOLUME_LABEL, COMPOSE_WORKING_DIR_LABEL};
+use super::keep::Keep;
 use super::made_after::names_to_look_for;
-use super::plan::{Action, Keep, Options, Plan, Question, plan};
+use super::plan::{Action, Options, Plan, Question, plan};
 use super::proof::Proof;
 use super::{Container, EngineId, EngineView, Look, Looks, Volume};
 use crate::domain::allocation::{Allocation, DatabaseVolume, Moment};
