@@ -13,8 +13,8 @@ use crate::listeners::Listeners;
 
 /// Tells who has a port.
 pub trait PortProbe {
-    /// Who, outside the worktree at `worktree_root` (without symbolic links), has `port` now, in words that can follow the port; none
-    /// when it is free or the worktree's own.
+    /// Who, outside the worktree at `worktree_root` (without symbolic links), has `port` now, in words that can follow the
+    /// port; none when it is free or the worktree's own.
     fn busy(&self, port: u16, worktree_root: &Path) -> Option<String>;
 }
 

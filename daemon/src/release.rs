@@ -13,7 +13,7 @@ use crate::domain::draft::{Draft, Record, Surroundings, set_state};
 use crate::domain::gc::belongings::left_overs;
 use crate::domain::gc::made_after::names_to_look_for;
 use crate::domain::gc::release::waits_for;
-use crate::domain::gc::{EngineView, Look, Looks};
+use crate::domain::gc::{EngineView, Look, Looks, looks_of};
 use crate::domain::identity::AllocationId;
 use crate::domain::restoring::Restoring;
 use crate::engine::{Connection, Engine, Host, News};
@@ -171,7 +171,7 @@ impl Releaser {
         let gone = restored.into_iter().filter(is_gone).collect();
         self.lose(gone).await.map_err(|error| error.to_string())?;
         let nothing = |allocation: &&Arc<Allocation>| {
-            let looks = looks.get(&allocation.id).map_or(&[][..], Vec::as_slice);
+            let looks = looks_of(&looks, allocation.id);
             match waits_for(allocation, looks, &answered) {
                 Some(why) => {
                     debug!(worktree = %allocation.path.display(), why, "stale allocation waits");
@@ -211,7 +211,7 @@ impl Releaser {
         host: &Host,
     ) -> Result<(), String> {
         let is_news = |allocation: &&Arc<Allocation>| {
-            let looks = looks.get(&allocation.id).map_or(&[][..], Vec::as_slice);
+            let looks = looks_of(looks, allocation.id);
             let known = looks.iter().any(|it| it.engine == view.id);
             !known && !left_overs(allocation, looks, view).is_empty()
         };

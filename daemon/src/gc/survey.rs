@@ -14,7 +14,7 @@ use crate::domain::gc::keep::Keep;
 use crate::domain::gc::objects::{Answers, ObjectItem, plan_objects};
 use crate::domain::gc::plan::{Options, Plan, Question, left_behind, plan, refusal};
 use crate::domain::gc::proof::Proof;
-use crate::domain::gc::{EngineId, EngineView, Looks};
+use crate::domain::gc::{EngineId, EngineView, Looks, looks_of};
 use crate::domain::identity::AllocationId;
 use crate::domain::ledger::Ledger;
 use crate::domain::restoring::Restoring;
@@ -193,7 +193,7 @@ impl Survey {
         if self.asks_no_engine {
             return None;
         }
-        let looks = self.looks.get(&allocation.id).map_or(&[][..], Vec::as_slice);
+        let looks = looks_of(&self.looks, allocation.id);
         if let Some(left) = left_behind(allocation, looks, &self.engine, plan) {
             return Some(format!("{left} is left"));
         }

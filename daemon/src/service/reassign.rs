@@ -14,6 +14,7 @@ use crate::domain::allocation::{Allocation, Ending};
 use crate::domain::allocator::Exhausted;
 use crate::domain::draft::{Draft, Record, Surroundings};
 use crate::domain::gc::belongings::left_overs;
+use crate::domain::gc::looks_of;
 use crate::domain::identity::AllocationId;
 use crate::domain::observation::{Claim, ObservedWorktree, Presence};
 use crate::engine::EngineError;
@@ -146,7 +147,7 @@ impl Service {
         let looks = self.0.history.looks(&[allocation.id]).await.map_err(|why| {
             Problem::new(ProblemType::RegistryUnavailable, why.to_string(), "see `wtd-client doctor`")
         })?;
-        let looks = looks.get(&allocation.id).map_or(&[][..], Vec::as_slice);
+        let looks = looks_of(&looks, allocation.id);
         let own = &self.0.engine;
         let persons = own.of_person(engine);
         let both = [Some(own), (!persons.is_same(own)).then_some(&persons)];

@@ -119,3 +119,8 @@ pub struct Look {
 
 /// The looks of several allocations.
 pub type Looks = HashMap<AllocationId, Vec<Look>>;
+
+/// Those of one allocation; none where no engine was seen with it.
+pub fn looks_of(looks: &Looks, allocation: AllocationId) -> &[Look] {
+    looks.get(&allocation).map_or(&[], Vec::as_slice)
+}

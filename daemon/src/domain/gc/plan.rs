@@ -12,7 +12,7 @@ use super::keep::Keep;
 use super::live::{Live, compose_default};
 use super::made_after::{is_made_after, is_made_too_late};
 use super::proof::Proof;
-use super::{Container, EngineView, Look, Looks, Volume};
+use super::{Container, EngineView, Look, Looks, Volume, looks_of};
 use crate::domain::allocation::{Allocation, Ending, Moment};
 use crate::domain::identity::AllocationId;
 use crate::domain::ledger::Ledger;
@@ -100,7 +100,7 @@ pub fn plan(question: &Question<'_>) -> Plan {
     let mut plan = Plan::default();
     for allocation in gone {
         let refusal = refusal(allocation, question);
-        let looks = question.looks.get(&allocation.id).map_or(&[][..], Vec::as_slice);
+        let looks = looks_of(question.looks, allocation.id);
         let versions = versions(allocation, looks);
         for volume in &question.engine.volumes {
             let Some(version) = versions.iter().find(|it| is_volume_of(it, volume)) else { continue };
@@ -168,7 +168,7 @@ pub fn left_behind(
 /// The looks at engines that were made while the allocation's worktree was there. What was found on one later says nothing of
 /// whose it is.
 fn looks<'a>(allocation: &Allocation, question: &Question<'a>) -> Vec<&'a Look> {
-    let all = question.looks.get(&allocation.id).into_iter().flatten();
+    let all = looks_of(question.looks, allocation.id).iter();
     all.filter(|look| allocation.state != State::Stale || look.at <= allocation.since).collect()
 }
 
