@@ -368,8 +368,8 @@ fn a_volume_that_was_empty_when_a_copy_began_is_looked_at_again_when_its_turn_co
     assert_eq!(shop.helpers(), []);
 }
 
-#[test]
-fn a_person_who_goes_away_while_a_volume_is_looked_into_is_in_nobodys_way() {
+/// Runs a test with a worktree that can be seeded from a server with these settings, by way of a proxy of the engine.
+fn on_a_shop(settings: &str, test: impl for<'s> FnOnce(&EngineProxy, &Shop<'s>, Daemon<'s>, &Path)) {
     let Some(services) = services() else { return };
     if !require::program("psql") {
         return;
@@ -377,17 +377,25 @@ fn a_person_who_goes_away_while_a_volume_is_looked_into_is_in_nobodys_way() {
     let proxy = EngineProxy::start(services.socket());
     let sandbox = Sandbox::with_config(&format!("engine = \"{}\"\n", proxy.host()));
     let daemon = services.daemon(&sandbox);
-    let shop = Shop::new(&services, &sandbox, &daemon, QUICK, "");
+    let shop = Shop::new(&services, &sandbox, &daemon, settings, "");
     let (path, _) = shop.add(&daemon, "search");
-    services.volume("db_data_10000", &[]);
-    proxy.arm_at(Fault::KillBefore, "DELETE", 0, 0);
-    let mut client = shop.seed_command(&path, &[]);
-    let mut client = client.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    proxy.aim(client.id());
-    client.wait().unwrap();
-    assert!(proxy.disarm());
-    shop.seed(&path, &[]).quiet();
-    assert_eq!(shop.helpers(), []);
+    test(&proxy, &shop, daemon, &path);
+}
+
+#[test]
+fn a_person_who_goes_away_while_a_volume_is_looked_into_is_in_nobodys_way() {
+    on_a_shop(QUICK, |proxy, shop, _daemon, path| {
+        shop.services.volume("db_data_10000", &[]);
+        proxy.arm_at(Fault::KillBefore, "DELETE", 0, 0);
+        let mut client = shop.seed_command(path, &[]);
+        let mut client =
+            client.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        proxy.aim(client.id());
+        client.wait().unwrap();
+        assert!(proxy.disarm());
+        shop.seed(path, &[]).quiet();
+        assert_eq!(shop.helpers(), []);
+    });
 }
 
 #[test]

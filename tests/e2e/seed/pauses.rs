@@ -4,29 +4,14 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use super::{NO_REPLICATION, Shop};
-use crate::harness::engine_proxy::{EngineProxy, Fault};
-use crate::harness::services::services;
-use crate::harness::{Daemon, Sandbox, require, until};
+use super::{NO_REPLICATION, Shop, on_a_shop};
+use crate::harness::engine_proxy::Fault;
+use crate::harness::until;
 
 /// Begins to seed, which nobody watches.
 fn begin(shop: &Shop<'_>, worktree: &Path) -> Child {
     let mut client = shop.seed_command(worktree, &[]);
     client.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
-}
-
-/// Runs a test where a worktree can be seeded with a pause only, by way of a proxy of the engine.
-fn on_a_shop(test: impl for<'s> FnOnce(&EngineProxy, &Shop<'s>, Daemon<'s>, &Path)) {
-    let Some(services) = services() else { return };
-    if !require::program("psql") {
-        return;
-    }
-    let proxy = EngineProxy::start(services.socket());
-    let sandbox = Sandbox::with_config(&format!("engine = \"{}\"\n", proxy.host()));
-    let daemon = services.daemon(&sandbox);
-    let shop = Shop::new(&services, &sandbox, &daemon, NO_REPLICATION, "");
-    let (path, _) = shop.add(&daemon, "search");
-    test(&proxy, &shop, daemon, &path);
 }
 
 #[track_caller]
@@ -45,7 +30,7 @@ fn let_a_second_pass() {
 
 #[test]
 fn what_is_being_paused_when_a_copy_is_given_up_goes_on() {
-    on_a_shop(|proxy, shop, _daemon, path| {
+    on_a_shop(NO_REPLICATION, |proxy, shop, _daemon, path| {
         proxy.arm_at(Fault::Hold, "/pause", 0, 0);
         let mut client = begin(shop, path);
         proxy.await_held();
@@ -59,7 +44,7 @@ fn what_is_being_paused_when_a_copy_is_given_up_goes_on() {
 
 #[test]
 fn a_pause_that_the_engine_makes_long_after_the_copy_was_given_up_is_undone() {
-    on_a_shop(|proxy, shop, _daemon, path| {
+    on_a_shop(NO_REPLICATION, |proxy, shop, _daemon, path| {
         proxy.arm_at(Fault::Hold, "/pause", 0, 0);
         let client = begin(shop, path);
         proxy.await_held();
@@ -77,7 +62,7 @@ fn a_pause_that_the_engine_makes_long_after_the_copy_was_given_up_is_undone() {
 
 #[test]
 fn a_pause_that_the_engine_makes_after_the_next_daemons_first_look_is_undone() {
-    on_a_shop(|proxy, shop, daemon, path| {
+    on_a_shop(NO_REPLICATION, |proxy, shop, daemon, path| {
         proxy.arm_at(Fault::Hold, "/pause", 0, 0);
         let client = begin(shop, path);
         proxy.await_held();
@@ -97,7 +82,7 @@ fn a_pause_that_the_engine_makes_after_the_next_daemons_first_look_is_undone() {
 
 #[test]
 fn what_could_not_be_told_to_go_on_is_told_so_as_soon_as_the_engine_answers() {
-    on_a_shop(|proxy, shop, _daemon, path| {
+    on_a_shop(NO_REPLICATION, |proxy, shop, _daemon, path| {
         proxy.arm_at(Fault::DownBefore, "/unpause", 0, 0);
         failed(begin(shop, path));
         assert!(shop.is_paused());
@@ -108,7 +93,7 @@ fn what_could_not_be_told_to_go_on_is_told_so_as_soon_as_the_engine_answers() {
 
 #[test]
 fn a_copy_of_what_went_on_meanwhile_is_given_up() {
-    on_a_shop(|proxy, shop, _daemon, path| {
+    on_a_shop(NO_REPLICATION, |proxy, shop, _daemon, path| {
         // The archive that is unpacked into the copy.
         proxy.arm_at(Fault::Hold, "PUT", 2, 0);
         let client = begin(shop, path);
