@@ -404,6 +404,23 @@ fn two_projects_never_get_the_same_port_whatever_their_base_ports() {
 }
 
 #[test]
+fn worktrees_that_are_seen_together_get_their_offsets_in_the_order_in_which_git_made_them() {
+    let sandbox = Sandbox::new();
+    let repo = sandbox.repo("app");
+    let before = ["c", "a", "b"].map(|name| repo.add(name));
+    let daemon = sandbox.daemon();
+    daemon.put(&before[1]);
+    daemon.await_agreement(&repo);
+    daemon.terminate();
+    let meanwhile = ["2", "1"].map(|name| repo.add(name));
+    let daemon = sandbox.daemon();
+    let rows = daemon.await_agreement(&repo);
+    let paths = [&repo.path].into_iter().chain(&before).chain(&meanwhile);
+    let offsets: Vec<_> = paths.map(|path| rows.at(path).offset).collect();
+    assert_eq!(offsets, [0, 10_000, 20_000, 30_000, 40_000, 50_000]);
+}
+
+#[test]
 fn every_state_survives_a_restart_and_a_crash() {
     let sandbox = Sandbox::with_config(ENGINE_DOWN);
     let mut daemon = sandbox.daemon();

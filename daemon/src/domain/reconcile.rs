@@ -87,7 +87,7 @@ pub fn reconcile(
     let repository = match &observation.repository {
         ObservedRepository::Present { identity, main, linked, unlisted } => {
             let id = step.find_repository(*identity, main.as_ref(), surroundings)?;
-            for worktree in main.iter().chain(linked) {
+            for worktree in in_turn(main.iter().chain(linked).collect()) {
                 step.worktree(id, worktree, surroundings)?;
             }
             step.unanswered(id, linked, unlisted.as_deref())?;
@@ -108,6 +108,16 @@ pub fn reconcile(
         env_files,
         look_again,
     })
+}
+
+/// The order in which worktrees that are new together choose their offsets: first those whose file names one, which
+/// must not be given away before their turn, then the main worktree, then the others as git made them.
+fn in_turn(mut worktrees: Vec<&ObservedWorktree>) -> Vec<&ObservedWorktree> {
+    worktrees.sort_by_key(|worktree| {
+        let names_an_offset = matches!(worktree.claim, Claim::Allocation { .. });
+        (!names_an_offset, worktree.id.is_some(), worktree.identity.born_ns)
+    });
+    worktrees
 }
 
 struct Step<'a> {

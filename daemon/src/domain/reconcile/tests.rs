@@ -520,6 +520,29 @@ fn a_lost_registry_gives_every_worktree_the_offset_that_its_file_names() {
 }
 
 #[test]
+fn worktrees_that_are_new_together_choose_as_git_made_them_but_none_takes_what_anothers_file_names() {
+    let (mut world, _) = world();
+    let offset_of = |world: &World, name: &str| {
+        let worktree = &world.repos[0].linked[name];
+        world.ledger.allocation(world.given[&worktree.inode]).unwrap().offset
+    };
+    for name in [2, 1] {
+        world.apply(&Operation { kind: Kind::Add, repo: 0, name });
+    }
+    world.look(0);
+    assert_eq!((offset_of(&world, "w2"), offset_of(&world, "w1")), (Offset(20_000), Offset(30_000)));
+
+    let linked = &mut world.repos[0].linked;
+    linked.remove("w0");
+    linked.get_mut("w2").unwrap().file = None;
+    linked.get_mut("w1").unwrap().file.as_mut().unwrap().1 = 10_000;
+    world.ledger = Ledger::default();
+    world.given.clear();
+    world.look(0);
+    assert_eq!((offset_of(&world, "w1"), offset_of(&world, "w2")), (Offset(10_000), Offset(20_000)));
+}
+
+#[test]
 fn an_add_that_never_finished_goes_stale_once_its_directory_is_gone() {
     let (mut world, id) = world();
     let mut allocation = (**world.ledger.allocation(id).unwrap()).clone();
