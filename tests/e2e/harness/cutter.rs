@@ -1,4 +1,4 @@
-//! A proxy that breaks a conversation off at a chosen place.
+//! A proxy that breaks a conversation with PostgreSQL off at a chosen place.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -6,6 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
+
+/// A client's last word, to which no server replies ("Message Formats" in PostgreSQL's manual). That of an earlier
+/// conversation may come late, so it is never the message to cut at.
+const TERMINATE: &[u8] = b"X\0\0\0\x04";
 
 /// What happens to the chosen message of the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,7 +115,7 @@ impl State {
             });
             let mut buffer = [0; 8192];
             while let Ok(length @ 1..) = (&mut &*client).read(&mut buffer) {
-                let is_cut = self.is_the_one();
+                let is_cut = buffer[..length] != *TERMINATE && self.is_the_one();
                 if is_cut {
                     swallow.store(true, Ordering::SeqCst);
                 }
