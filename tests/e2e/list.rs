@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::harness::Sandbox;
+use crate::harness::{Sandbox, Terminal};
 
 #[test]
 fn a_configuration_that_was_changed_is_told_of_at_once_whoever_uses_it() {
@@ -25,4 +25,21 @@ fn a_configuration_that_was_changed_is_told_of_at_once_whoever_uses_it() {
     let checks = sandbox.client_in(&repo.path, ["doctor"]).text();
     assert!(checks.contains("wtd.toml:2"), "{checks}");
     assert_eq!(sandbox.list().at(&linked).ports.keys().collect::<Vec<_>>(), ["DB_HOST_PORT"]);
+}
+
+#[test]
+fn a_terminal_that_is_too_narrow_for_the_table_shows_each_worktree_as_a_record() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.daemon();
+    let repo = sandbox.repo("app");
+    let linked = repo.add("linked");
+    daemon.put(&repo.path);
+    daemon.await_agreement(&repo);
+    let mut terminal = Terminal::start(&sandbox, "bash", "", &repo.path);
+    let wide = terminal.ok("wtd-client list");
+    assert_eq!(wide.lines().count(), 3, "{wide}");
+    let narrow = terminal.ok("stty cols 40; wtd-client list; stty cols 4000");
+    for line in [&format!("WORKTREE    {}", linked.display()), "BRANCH      linked", "OFFSET      10000"] {
+        assert!(narrow.lines().any(|shown| shown == line), "{line}: {narrow}");
+    }
 }

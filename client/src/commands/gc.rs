@@ -161,7 +161,7 @@ fn row(item: &GcItem) -> Vec<String> {
     // To the minute: 2026-11-23T15:29:40.123Z.
     let went = item.since.get(..16).unwrap_or(&item.since).replace('T', " ");
     vec![
-        show(&item.path),
+        show(&table::path(&item.path)),
         show(&went),
         show(&named(item)),
         item.size.map_or_else(|| "-".to_owned(), size),

@@ -62,8 +62,8 @@ fn row(worktree: &Worktree) -> Vec<String> {
     }
     let lines = |text: &str| Printable(text).to_string();
     vec![
-        lines(repository),
-        lines(&allocation.path),
+        lines(&table::path(repository)),
+        lines(&table::path(&allocation.path)),
         lines(worktree.branch.as_deref().unwrap_or("-")),
         allocation.offset.to_string(),
         ports.map(|port| lines(&port)).collect::<Vec<_>>().join("\n"),
