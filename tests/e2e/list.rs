@@ -28,6 +28,27 @@ fn a_configuration_that_was_changed_is_told_of_at_once_whoever_uses_it() {
 }
 
 #[test]
+fn what_the_worktrees_of_a_repository_share_is_told_once() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.daemon();
+    for name in ["app", "other"] {
+        let repo = sandbox.repo(name);
+        repo.add("linked");
+        fs::write(repo.path.join("wtd.toml"), "[ports]\nUI_PORT = 70000\n").unwrap();
+        daemon.put(&repo.path);
+        daemon.await_agreement(&repo);
+    }
+    let text = sandbox.client(["list"]).ok();
+    let notes: Vec<_> = text.lines().filter(|line| line.contains("UI_PORT: ")).collect();
+    assert_eq!(notes.len(), 2, "{text}");
+    assert!(notes[0].starts_with("0 main, 10000 linked: ") && notes[0].contains("app/wtd.toml:2"), "{text}");
+    assert!(
+        notes[1].starts_with("20000 main, 30000 linked: ") && notes[1].contains("other/wtd.toml:2"),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_terminal_that_is_too_narrow_for_the_table_shows_each_worktree_as_a_record() {
     let sandbox = Sandbox::new();
     let daemon = sandbox.daemon();

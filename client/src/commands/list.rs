@@ -1,5 +1,7 @@
 //! `list`: the worktrees and what each one has.
 
+use std::collections::HashMap;
+
 use wtd_protocol::{PassedOver, PortConflict, Worktree};
 
 use crate::cli::ListArgs;
@@ -36,7 +38,7 @@ fn text(worktrees: &[Worktree]) -> String {
     }
     notes.extend(worktrees.iter().flat_map(conflicts));
     notes.extend(worktrees.iter().flat_map(passed_over));
-    notes.extend(worktrees.iter().flat_map(warnings));
+    notes.extend(warnings(worktrees));
     if !notes.is_empty() {
         text.push('\n');
         text.push_str(&output::lines(notes.iter().map(|note| Printable(note))));
@@ -92,7 +94,18 @@ fn passed_over(worktree: &Worktree) -> impl Iterator<Item = String> {
     })
 }
 
-/// One line for each thing that the configuration asks for and can't have.
-fn warnings(worktree: &Worktree) -> impl Iterator<Item = String> {
-    worktree.allocation.warnings.iter().map(|warning| format!("{}: {warning}", name(worktree)))
+/// One line for each thing that a configuration asks for and can't have, with all worktrees of a repository that share it.
+fn warnings(worktrees: &[Worktree]) -> Vec<String> {
+    let mut places = HashMap::new();
+    let mut shared: Vec<(Vec<String>, &str)> = Vec::new();
+    for worktree in worktrees {
+        for warning in &worktree.allocation.warnings {
+            let place = *places.entry((&worktree.allocation.repository, warning)).or_insert(shared.len());
+            if place == shared.len() {
+                shared.push((Vec::new(), warning));
+            }
+            shared[place].0.push(name(worktree));
+        }
+    }
+    shared.into_iter().map(|(names, warning)| format!("{}: {warning}", names.join(", "))).collect()
 }
