@@ -96,16 +96,14 @@ fn passed_over(worktree: &Worktree) -> impl Iterator<Item = String> {
 
 /// One line for each thing that a configuration asks for and can't have, with all worktrees of a repository that share it.
 fn warnings(worktrees: &[Worktree]) -> Vec<String> {
-    let mut places = HashMap::new();
-    let mut shared: Vec<(Vec<String>, &str)> = Vec::new();
-    for worktree in worktrees {
+    let mut shared: HashMap<_, (usize, Vec<String>)> = HashMap::new();
+    for (order, worktree) in worktrees.iter().enumerate() {
         for warning in &worktree.allocation.warnings {
-            let place = *places.entry((&worktree.allocation.repository, warning)).or_insert(shared.len());
-            if place == shared.len() {
-                shared.push((Vec::new(), warning));
-            }
-            shared[place].0.push(name(worktree));
+            let key = (&worktree.allocation.repository, warning);
+            shared.entry(key).or_insert((order, Vec::new())).1.push(name(worktree));
         }
     }
-    shared.into_iter().map(|(names, warning)| format!("{}: {warning}", names.join(", "))).collect()
+    let mut shared: Vec<_> = shared.into_iter().collect();
+    shared.sort_unstable_by_key(|((_, warning), (order, _))| (*order, *warning));
+    shared.into_iter().map(|((_, warning), (_, names))| format!("{}: {warning}", names.join(", "))).collect()
 }
