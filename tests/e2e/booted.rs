@@ -77,7 +77,7 @@ fn a_hung_daemon_is_restarted_and_whoever_asked_it_is_answered() {
         let alice = machine.log_in("alice");
         install(&alice);
         alice.says(SHOP);
-        drop_in(&alice, "Service", "WatchdogSec=2");
+        drop_in(&alice, "Service", "WatchdogSec=8");
         alice.says("systemctl --user restart wtd.service");
         let before = status(&alice);
         alice.says("systemctl --user kill --signal=STOP wtd.service");

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Daemon, Repo, Sandbox};
+use crate::harness::{Answer, Daemon, Repo, Sandbox, until};
 
 const OVERRIDE: &str = "wtd.compose.yaml";
 
@@ -43,8 +43,12 @@ impl<'s> Worktree<'s> {
     fn compose_file(&self) -> Option<String> {
         let text = self.sandbox.client_in(&self.path, ["env", "--format", "json"]).quiet();
         let printed = serde_json::from_str::<Value>(&text).unwrap()["COMPOSE_FILE"].clone();
-        let file: Value = serde_json::from_slice(&fs::read(self.git_dir.join("wtd.json")).unwrap()).unwrap();
-        assert_eq!(file["variables"]["COMPOSE_FILE"], printed);
+        // It is written once the registry has the change.
+        let in_file = || {
+            let bytes = fs::read(self.git_dir.join("wtd.json")).unwrap();
+            serde_json::from_slice::<Value>(&bytes).unwrap()["variables"]["COMPOSE_FILE"].clone()
+        };
+        until("the allocation file has it", in_file, |value| *value == printed);
         printed.as_str().map(str::to_owned)
     }
 

@@ -331,6 +331,7 @@ fn a_drop_that_breaks_off_at_any_message_is_finished_by_a_later_run() {
         let mut path = one;
         let mut messages = 0..;
         for number in messages.by_ref() {
+            cutter.await_silence();
             cutter.arm(number, Cut::Reply, false);
             let ran = sandbox.client(["gc", "--json", "-y"]);
             let lines: Vec<Line> = serde_json::from_str(&ran.text()).unwrap();

@@ -193,6 +193,9 @@ fn out_of_descriptors_it_loses_nothing_and_says_so_once() {
     daemon.put(&repo.path);
     let one = repo.add("one");
     let before = daemon.await_agreement(&repo);
+    // The client is to answer from it.
+    let file = repo.git_dir_of(&one).join("wtd.json");
+    until("its allocation file is there", || file.is_file(), |is_there| *is_there);
     let mut events = daemon.events(None);
     // What it has open stays open; nothing can be opened any more.
     let limit = limit_descriptors(&daemon, Some(descriptors(&daemon)));

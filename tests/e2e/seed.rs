@@ -4,6 +4,7 @@ mod pauses;
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
@@ -391,7 +392,7 @@ fn a_person_who_goes_away_while_a_volume_is_looked_into_is_in_nobodys_way() {
         let mut client =
             client.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         proxy.aim(client.id());
-        client.wait().unwrap();
+        assert_eq!(client.wait().unwrap().signal(), Some(9));
         assert!(proxy.disarm());
         shop.seed(path, &[]).quiet();
         assert_eq!(shop.helpers(), []);
@@ -404,7 +405,8 @@ fn what_can_not_be_copied_while_it_runs_is_paused_and_goes_on() {
     if !require::program("psql") {
         return;
     }
-    let sandbox = services.sandbox();
+    let proxy = EngineProxy::start(services.socket());
+    let sandbox = Sandbox::with_config(&format!("engine = \"{}\"\n", proxy.host()));
     let daemon = services.daemon(&sandbox);
     let shop = Shop::new(&services, &sandbox, &daemon, NO_REPLICATION, "");
     let (path, _) = shop.add(&daemon, "search");
@@ -412,11 +414,13 @@ fn what_can_not_be_copied_while_it_runs_is_paused_and_goes_on() {
     assert!(refused.contains("pg_basebackup can't copy volume db_data_0"), "{refused}");
     shop.awaits_nothing_half_made();
 
-    // The daemon dies with the source halted.
+    // The daemon dies with the source halted; held is the archive that is unpacked into the copy.
+    proxy.arm_at(Fault::Hold, "PUT", 2, 0);
     let mut client = shop.seed_command(&path, &[]);
     let client = client.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    until("the source is halted", || shop.is_paused(), |is_paused| *is_paused);
+    proxy.await_held();
     daemon.kill9();
+    proxy.let_pass();
     client.wait_with_output().unwrap();
     assert!(shop.is_paused());
     let _daemon = services.daemon(&sandbox);

@@ -237,6 +237,7 @@ fn a_repository_that_was_made_anew_among_lost_events_is_watched() {
     });
     let one = repo.add("one");
     assert!(daemon.await_agreement(&repo).find(&one).is_some());
+    assert!(daemon.log().contains("lost events"), "or the test has shown nothing: {}", daemon.log());
 }
 
 #[test]
@@ -440,6 +441,9 @@ fn a_repository_that_appeared_under_a_root_among_lost_events_is_found() {
     let daemon = sandbox.daemon();
     let old = sandbox.repo("code/old");
     daemon.await_state(&old.path, "active");
+    // By its watches, which the noise is to be heard by as well.
+    let one = old.add("one");
+    daemon.await_state(&one, "active");
     if !can_overflow_queue() {
         return;
     }
@@ -448,6 +452,7 @@ fn a_repository_that_appeared_under_a_root_among_lost_events_is_found() {
     let new = sandbox.repo("code/new");
     daemon.sigcont();
     daemon.await_state(&new.path, "active");
+    assert!(daemon.log().contains("lost events"), "or the test has shown nothing: {}", daemon.log());
 }
 
 #[test]

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
 
+use super::until;
+
 /// A client's last word, to which no server replies ("Message Formats" in PostgreSQL's manual). That of an earlier
 /// conversation may come late, so it is never the message to cut at.
 const TERMINATE: &[u8] = b"X\0\0\0\x04";
@@ -33,6 +35,8 @@ struct State {
     /// Whether the client is left waiting, instead of being told that the connection is broken.
     silent: AtomicBool,
     stopped: AtomicBool,
+    /// Conversations that stand now.
+    open: AtomicUsize,
 }
 
 impl Cutter {
@@ -47,6 +51,7 @@ impl Cutter {
             reply: AtomicBool::new(false),
             silent: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
+            open: AtomicUsize::new(0),
         });
         let shared = Arc::clone(&state);
         thread::spawn(move || {
@@ -55,7 +60,11 @@ impl Cutter {
                     return;
                 }
                 let (client, state) = (client.unwrap(), Arc::clone(&shared));
-                thread::spawn(move || state.pass(&client));
+                state.open.fetch_add(1, Ordering::SeqCst);
+                thread::spawn(move || {
+                    state.pass(&client);
+                    state.open.fetch_sub(1, Ordering::SeqCst);
+                });
             }
         });
         Self(state)
@@ -67,6 +76,12 @@ impl Cutter {
         self.0.silent.store(silent, Ordering::SeqCst);
         self.0.left.store(passed, Ordering::SeqCst);
         self.0.armed.store(true, Ordering::SeqCst);
+    }
+
+    /// Waits until nobody talks to the server, so that it is no earlier conversation that is cut.
+    #[track_caller]
+    pub(crate) fn await_silence(&self) {
+        until("nobody talks to the server", || self.0.open.load(Ordering::SeqCst), |open| *open == 0);
     }
 
     /// Whether it is still to cut.

@@ -142,8 +142,9 @@ impl EngineProxy {
 
     /// Passes everything on again; true when the fault has happened.
     pub(crate) fn disarm(&self) -> bool {
+        let mut armed = self.state.armed.lock().unwrap();
         self.state.down.store(false, Ordering::SeqCst);
-        self.state.armed.lock().unwrap().take().is_none()
+        armed.take().is_none()
     }
 }
 
@@ -171,7 +172,12 @@ impl State {
             self.left.fetch_sub(1, Ordering::SeqCst);
             return None;
         }
-        armed.take()
+        let fault = armed.take();
+        if matches!(fault, Some(Fault::DownBefore | Fault::DownAfter)) {
+            // Under the lock: whoever disarms comes after.
+            self.down.store(true, Ordering::SeqCst);
+        }
+        fault
     }
 
     fn kill(&self) {
@@ -186,9 +192,8 @@ impl State {
         let mut buffer = [0; 16_384];
         let Ok(length @ 1..) = (&mut &*client).read(&mut buffer) else { return };
         let fault = self.fault(&buffer[..length]);
-        if matches!(fault, Some(Fault::DownBefore | Fault::DownAfter)) {
-            self.down.store(true, Ordering::SeqCst);
-        } else if self.down.load(Ordering::SeqCst) {
+        let is_last = matches!(fault, Some(Fault::DownBefore | Fault::DownAfter));
+        if !is_last && self.down.load(Ordering::SeqCst) {
             return;
         }
         if fault == Some(Fault::Hold) {

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Ran, require};
+use super::{Ran, require, until};
 
 /// What is mounted for as long as this lives.
 pub(crate) struct Mount(PathBuf);
@@ -39,7 +39,8 @@ impl Mount {
     /// Unmounts it, and nothing of it is left in the kernel.
     #[track_caller]
     pub(crate) fn unmount(self) {
-        assert!(require::works(Command::new("umount").arg(&self.0)), "{} is in use", self.0.display());
+        let unmount = || require::works(Command::new("umount").arg(&self.0));
+        until(&format!("nobody uses {}", self.0.display()), unmount, |done| *done);
     }
 
     /// A directory, seen at another place too.

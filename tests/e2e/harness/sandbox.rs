@@ -18,6 +18,9 @@ use super::{Daemon, Ran, Repo, Rows, binaries, http};
 /// machine that tests share.
 const PLAIN: &str = "engine = \"none\"\nprobe = false\n";
 
+/// For a busy machine, where the test is not about how long an answer takes.
+const PATIENT: &str = "--timeout=20s";
+
 /// A directory of a test's own, short enough for a socket's path. Kept, and named, when the test fails.
 pub(crate) struct Sandbox {
     dir: Option<TempDir>,
@@ -128,17 +131,18 @@ impl Sandbox {
 
     /// What `wtd-client list --json` shows.
     pub(crate) fn list(&self) -> Rows {
-        Rows::parse(&self.client(["list", "--json"]).ok())
+        Rows::parse(&self.client(["list", "--json", PATIENT]).ok())
     }
 
     /// What `wtd-client list --json --all` shows.
     pub(crate) fn list_all(&self) -> Rows {
-        Rows::parse(&self.client(["list", "--json", "--all"]).ok())
+        Rows::parse(&self.client(["list", "--json", "--all", PATIENT]).ok())
     }
 
     /// The value of one variable in the worktree at `path`.
     pub(crate) fn get(&self, path: &Path, key: &str) -> String {
-        let text = self.client([OsStr::new("get"), key.as_ref(), "--path".as_ref(), path.as_ref()]).ok();
+        let arguments = ["get", key, PATIENT, "--path"].map(OsStr::new).into_iter().chain([path.as_os_str()]);
+        let text = self.client(arguments).ok();
         text.strip_suffix('\n').unwrap().to_owned()
     }
 
