@@ -243,7 +243,7 @@ impl Releaser {
         let mut released = self.commit(nowhere, reason).await;
         for allocation in on_servers {
             // Held until the release is recorded: nothing is made for it meanwhile.
-            if let Some(_reservation) = self.databases.reserve(allocation.id)
+            if let Some(_reservation) = self.databases.reserve_soon(allocation.id).await
                 && self.databases.has_nothing_of(&allocation, on_word).await
             {
                 released |= self.commit(vec![allocation], reason).await;

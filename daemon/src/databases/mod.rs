@@ -9,6 +9,7 @@ mod error;
 mod making;
 mod place;
 mod remains;
+mod reservations;
 mod server;
 
 use std::collections::{HashMap, HashSet};
@@ -25,8 +26,10 @@ pub use dropping::Dropped;
 pub use error::DatabaseError;
 pub use place::{Environment, Place, PlaceError};
 pub use remains::DropError;
+pub use reservations::Reservation;
 pub use server::{Existing, FoundDatabase, Server};
 
+use self::reservations::Reservations;
 use crate::domain::allocation::Allocation;
 use crate::domain::database_objects::DatabaseObject;
 use crate::domain::database_url::DatabaseUrl;
@@ -57,26 +60,13 @@ struct Inner {
     /// Whether some worktree waits for its database; read with every answer.
     in_want: AtomicBool,
     /// Allocations that are worked for: nobody else touches what is theirs meanwhile.
-    reserved: Mutex<HashSet<AllocationId>>,
+    reserved: Reservations,
     /// Why the worktree's database or schema is not there, or may not be.
     notes: Mutex<HashMap<AllocationId, String>>,
     /// Allocations whose objects are looked for again although they were made.
     doubted: Mutex<HashSet<AllocationId>>,
     /// When servers were last asked what is left of stale allocations.
     asked: Mutex<HashMap<AllocationId, Instant>>,
-}
-
-/// The right to work on what an allocation has on a server, until it is dropped.
-#[derive(Debug)]
-pub struct Reservation {
-    databases: Databases,
-    id: AllocationId,
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        self.databases.0.reserved.lock().remove(&self.id);
-    }
 }
 
 impl Databases {
@@ -89,7 +79,7 @@ impl Databases {
             questions: Semaphore::new(AT_ONCE),
             wake: Notify::new(),
             in_want: AtomicBool::new(false),
-            reserved: Mutex::default(),
+            reserved: Reservations::default(),
             notes: Mutex::default(),
             doubted: Mutex::default(),
             asked: Mutex::default(),
@@ -118,7 +108,12 @@ impl Databases {
 
     /// Reserves what an allocation has on a server; none while somebody else works on it.
     pub fn reserve(&self, id: AllocationId) -> Option<Reservation> {
-        self.0.reserved.lock().insert(id).then(|| Reservation { databases: self.clone(), id })
+        self.0.reserved.reserve(id)
+    }
+
+    /// As [`Databases::reserve`], once a look of somebody else has ended.
+    pub async fn reserve_soon(&self, id: AllocationId) -> Option<Reservation> {
+        self.0.reserved.reserve_soon(id).await
     }
 
     async fn change<T: Send + 'static>(

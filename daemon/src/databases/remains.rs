@@ -125,7 +125,7 @@ impl Databases {
         object: &DatabaseObject,
         name: &str,
     ) -> Result<Dropped, DropError> {
-        let Some(_reservation) = self.reserve(id) else {
+        let Some(_reservation) = self.reserve_soon(id).await else {
             return Err(DatabaseError::BeingMade { address: object.address.clone() }.into());
         };
         // From here on nothing is made for it.
