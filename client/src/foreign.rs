@@ -2,7 +2,8 @@
 //! or the Compose project of a linked worktree in a main one. With them a command would act on the other's containers, or
 //! in its schema.
 
-use std::ffi::OsStr;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use wtd_protocol::compose::{SEPARATOR, is_ours};
@@ -15,9 +16,13 @@ use crate::daemon::variable;
 use crate::environment::Environment;
 use crate::fallback::{self, Found};
 
+/// The shell's value of a variable, if it is UTF-8.
+fn text(name: &str) -> Option<String> {
+    variable(name).and_then(|value| value.into_string().ok())
+}
+
 /// Their names.
 pub(crate) fn variables(here: &Environment) -> Vec<String> {
-    let text = |name: &str| variable(name).and_then(|value| value.into_string().ok());
     let mut names: Vec<String> = known_by_name(&text).into_iter().map(str::to_owned).collect();
     // Of this very project, at another offset than the shell's: variables that were read in without taking back what was
     // there before.
@@ -40,6 +45,17 @@ fn is_of_project(name: &str, project: &str) -> bool {
     offset.is_some_and(|text| text.parse::<u16>().is_ok_and(|it| it % 10 == 0 && it.to_string() == text))
 }
 
+/// What the shell has as wtd gave it for the worktree at `root`: all that its allocation file says, and what tells by itself
+/// that it is ours where the file has gone with the worktree.
+pub(crate) fn given_by_env(root: &OsStr) -> BTreeMap<String, OsString> {
+    let mut names = given_for(root);
+    let separator = separator_of(text(COMPOSE_PATH_SEPARATOR));
+    if text(COMPOSE_FILE).is_some_and(|files| is_ours(&files, separator)) {
+        names.push(COMPOSE_FILE.to_owned());
+    }
+    names.into_iter().filter_map(|name| variable(&name).map(|value| (name, value))).collect()
+}
+
 /// What the shell has as the allocation file of the worktree at `root` says, if there is one.
 fn given_for(root: &OsStr) -> Vec<String> {
     let Ok(Found::Allocation(file)) = fallback::find(Path::new(root)) else { return Vec::new() };
@@ -49,10 +65,15 @@ fn given_for(root: &OsStr) -> Vec<String> {
     file.variables.into_iter().filter(is_as_given).map(|(name, _)| name).collect()
 }
 
+/// What stands between the files in `COMPOSE_FILE`, where the variable for it has this value.
+fn separator_of(variable: Option<String>) -> char {
+    variable.and_then(|text| text.chars().next()).unwrap_or(SEPARATOR)
+}
+
 /// Those that tell by themselves that wtd gave them, whatever has become of the worktree that they were for.
 fn known_by_name(shell: &dyn Fn(&str) -> Option<String>) -> Vec<&'static str> {
     let mut names = Vec::new();
-    let separator = shell(COMPOSE_PATH_SEPARATOR).and_then(|text| text.chars().next()).unwrap_or(SEPARATOR);
+    let separator = separator_of(shell(COMPOSE_PATH_SEPARATOR));
     if shell(COMPOSE_FILE).is_some_and(|files| is_ours(&files, separator)) {
         names.push(COMPOSE_FILE);
     }

@@ -71,6 +71,35 @@ pub(crate) fn assert_outside(terminal: &mut Terminal<'_>, before: &Variables) {
 }
 
 #[test]
+fn what_env_has_set_under_the_hook_goes_with_the_worktree_and_what_a_person_has_set_stays() {
+    for shell in shells() {
+        let sandbox = Sandbox::new();
+        let daemon = sandbox.daemon();
+        let (repo, other) = (sandbox.repo("app"), sandbox.repo("other"));
+        fs::create_dir(repo.path.join("sub")).unwrap();
+        daemon.put(&repo.path);
+        daemon.put(&other.path);
+        let mut terminal = Terminal::start(&sandbox, shell, &line(shell), sandbox.root());
+        // As the main worktree has it.
+        terminal.quiet("export DB_HOST_PORT=5432");
+        let env = if shell == "fish" { "wtd-client env | source" } else { "eval \"$(wtd-client env)\"" };
+        for (place, port) in [(&repo.path, 3000), (&repo.path.join("sub"), 4000)] {
+            terminal.quiet(&format!("cd {}", repo.path.display()));
+            fs::write(repo.path.join("wtd.toml"), format!("[ports]\nUI_PORT = {port}\n")).unwrap();
+            terminal.quiet(env);
+            terminal.quiet(&format!("cd {}", place.display()));
+            terminal.quiet("wtd-client check");
+            assert_eq!(terminal.variable("UI_PORT"), Some(port.to_string().into()), "{shell}");
+            terminal.quiet(&format!("cd {}", other.path.display()));
+            assert_eq!(terminal.variable("UI_PORT"), None, "{shell}: {port}");
+            terminal.quiet(&format!("cd {}", sandbox.root().display()));
+            assert_eq!(terminal.variable("DB_HOST_PORT"), Some("5432".into()), "{shell}");
+            fs::remove_file(repo.path.join("wtd.toml")).unwrap();
+        }
+    }
+}
+
+#[test]
 fn the_variables_follow_the_directory_and_what_was_before_comes_back() {
     for shell in shells() {
         let sandbox = Sandbox::new();

@@ -12,6 +12,7 @@ use crate::cli::{DaemonArgs, HookArgs};
 use crate::daemon::{Daemon, variable};
 use crate::environment::Environment;
 use crate::error::Error;
+use crate::foreign;
 use crate::hook::{self, Before, DIRENV_DIFF, State, WTD_HOOK};
 use crate::output;
 use crate::shell::Hooked;
@@ -55,12 +56,11 @@ fn follow(daemon: &Daemon, hooked: Hooked, shell: u32) -> Result<bool, Error> {
     };
     let state = variable(WTD_HOOK).and_then(|value| State::parse(&value));
     let direnv = variable(DIRENV_DIFF).map(|record| hook::changed_by_direnv(&record)).unwrap_or_default();
-    let worktree = variable(WTD_WORKTREE);
+    let (worktree, wanted) = (variable(WTD_WORKTREE), variables.get(WTD_WORKTREE));
+    let left = worktree.as_ref().filter(|worktree| Some(*worktree) != wanted);
     let before = Before {
-        is_set_by_env: state.is_none()
-            && direnv.is_empty()
-            && worktree.is_some()
-            && worktree.as_ref() == variables.get(WTD_WORKTREE),
+        is_set_by_env: direnv.is_empty() && worktree.is_some() && left.is_none(),
+        given: left.map(|left| foreign::given_by_env(left)).unwrap_or_default(),
         state,
         direnv,
         value: &|name| std::env::var_os(name),

@@ -37,8 +37,11 @@ pub(crate) struct Before<'a> {
     pub(crate) state: Option<State>,
     /// The variables that direnv has changed.
     pub(crate) direnv: BTreeSet<String>,
-    /// Whether `env` has set the variables of the very worktree that is wanted. What was before is not known then.
+    /// Whether the shell has the variables of the very worktree that is wanted: what is right there and not remembered was
+    /// set by `env`, and what was before is not known.
     pub(crate) is_set_by_env: bool,
+    /// What `env` has set for the worktree that is left, as far as it still has that value.
+    pub(crate) given: BTreeMap<String, OsString>,
     /// The value of an exported variable.
     pub(crate) value: &'a dyn Fn(&str) -> Option<OsString>,
 }
@@ -51,6 +54,13 @@ pub(crate) fn follow(
     shell: u32,
 ) -> (State, BTreeMap<String, Change>) {
     let mut known = before.state.as_ref().map(|state| state.memories.clone()).unwrap_or_default();
+    if before.state.is_some() {
+        for (name, value) in &before.given {
+            if !before.direnv.contains(name) {
+                known.entry(name.clone()).or_insert_with(|| Memory::new(None, value.clone()));
+            }
+        }
+    }
     let mut state = State { shell, memories: BTreeMap::new() };
     let mut changes = BTreeMap::new();
     let names: BTreeSet<_> = known.keys().chain(wanted.keys()).cloned().collect();
@@ -59,7 +69,7 @@ pub(crate) fn follow(
         let (memory, change) = match wanted.get(&name) {
             _ if before.direnv.contains(&name) => (known, None),
             Some(wanted) => enter(wanted, known, (before.value)(&name), before.is_set_by_env),
-            None => (None, known.map(leave)),
+            None => (None, known.and_then(|known| leave(known, (before.value)(&name)))),
         };
         state.memories.extend(memory.map(|memory| (name.clone(), memory)));
         changes.extend(change.map(|change| (name, change)));
@@ -81,8 +91,8 @@ fn enter(
             let change = (known.value != *wanted && !is_right).then(|| Change::Set(wanted.clone()));
             (Some(Memory { value: wanted.clone(), ..known }), change)
         }
-        // What `env` set is ours; what anyone else has set to the same is none of our doing.
-        None if is_right => (is_set_by_env.then(|| Memory::new(None, wanted.clone())), None),
+        // What `env` set is ours; what anyone else has set to the same is to be so afterwards as well.
+        None if is_right => (Some(Memory::new(now.filter(|_| !is_set_by_env), wanted.clone())), None),
         None => {
             let change = if now.is_none() { Change::Take } else { Change::Set };
             (Some(Memory::new(now, wanted.clone())), Some(change(wanted.clone())))
@@ -91,6 +101,10 @@ fn enter(
 }
 
 /// What brings back a variable that is not wanted here.
-fn leave(known: Memory) -> Change {
-    known.before.map_or(Change::Clear, Change::Restore)
+fn leave(known: Memory, now: Option<OsString>) -> Option<Change> {
+    match known.before {
+        None => Some(Change::Clear),
+        before if before == now => None,
+        Some(before) => Some(Change::Restore(before)),
+    }
 }

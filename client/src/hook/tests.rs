@@ -16,6 +16,8 @@ fn variables(pairs: &[(&str, &str)]) -> Variables {
 struct Shell {
     environment: Variables,
     state: Option<State>,
+    /// What `env` has set for the worktree that is left next.
+    given: Variables,
     seen: Option<(usize, usize)>,
     /// How often direnv has loaded or unloaded something.
     loads: usize,
@@ -41,6 +43,7 @@ impl Shell {
             state: self.state.take(),
             direnv: self.loaded.iter().flat_map(|(_, before)| before.keys().cloned()).collect(),
             is_set_by_env,
+            given: std::mem::take(&mut self.given),
             value: &|name| environment.get(name).cloned(),
         };
         let (state, changes) = follow(&before, wanted, 1);
@@ -131,6 +134,31 @@ fn what_is_right_already_is_left_alone_ever_after() {
     assert_eq!(shell.go(&[("A", "1")]), BTreeMap::new());
     shell.go(&[]);
     assert_eq!(shell.environment, variables(&[("A", "1")]));
+}
+
+#[test]
+fn what_was_right_already_is_so_again_when_the_worktree_is_left() {
+    let mut shell = Shell::with(&[("A", "1")]);
+    shell.go(&[("A", "1")]);
+    shell.assign("A", Some("by hand".into()));
+    shell.go(&[]);
+    assert_eq!(shell.environment, variables(&[("A", "1")]));
+}
+
+#[test]
+fn what_env_has_set_since_goes_with_the_worktree() {
+    let mut shell = Shell::with(&[("MINE", "1")]);
+    shell.go(&[("A", "1")]);
+    for (name, value) in [("B", "2"), ("C", "3")] {
+        shell.assign(name, Some(value.into()));
+    }
+    let all = variables(&[("A", "1"), ("B", "2")]);
+    assert_eq!(shell.hook(&all, true), BTreeMap::new(), "a directory below");
+    shell.given = variables(&[("A", "1"), ("B", "2"), ("C", "3")]);
+    shell.go(&[("A", "9")]);
+    assert_eq!(shell.environment, variables(&[("A", "9"), ("MINE", "1")]));
+    shell.go(&[]);
+    assert_eq!(shell.environment, variables(&[("MINE", "1")]));
 }
 
 #[test]
