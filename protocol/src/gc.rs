@@ -31,7 +31,9 @@ impl FromStr for Age {
         let (number, seconds) = UNITS
             .iter()
             .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, *seconds)))
-            .unwrap_or((text, 1));
+            // Without a unit nobody can tell whether days are meant; none is none in any.
+            .or_else(|| (text == "0").then_some((text, 1)))
+            .ok_or_else(refuse)?;
         if !number.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(refuse());
         }
@@ -64,7 +66,7 @@ impl<'de> Deserialize<'de> for Age {
             Text(String),
         }
         let text = match Written::deserialize(deserializer)? {
-            Written::Seconds(seconds) => seconds.to_string(),
+            Written::Seconds(seconds) => format!("{seconds}s"),
             Written::Text(text) => text,
         };
         text.parse().map_err(serde::de::Error::custom)
@@ -325,12 +327,23 @@ mod tests {
     #[test]
     fn lengths_of_time_have_units() {
         for (text, seconds) in
-            [("7d", 604_800), ("1w", 604_800), ("90", 90), ("90s", 90), ("5m", 300), ("0", 0)]
+            [("7d", 604_800), ("1w", 604_800), ("90s", 90), ("5m", 300), ("0", 0), ("0d", 0)]
         {
             assert_eq!(text.parse::<Age>().unwrap().seconds, seconds, "{text}");
         }
-        for bad in ["", "d", "-1d", "1.5d", "7 d", "7D", "1y", "99999999999999999999", "9223372036854775807w"]
-        {
+        for bad in [
+            "",
+            "7",
+            "90",
+            "d",
+            "-1d",
+            "1.5d",
+            "7 d",
+            "7D",
+            "1y",
+            "99999999999999999999",
+            "9223372036854775807w",
+        ] {
             assert!(bad.parse::<Age>().is_err(), "{bad:?}");
         }
         for text in ["1w", "8d", "12h", "90s", "0s"] {

@@ -153,11 +153,26 @@ fn without_compose_files_or_without_docker_it_is_a_template_that_says_so() {
     let linked = repo.add("linked");
     let ran = sandbox.client_in(&linked.join("sub"), ["init"]);
     ran.ok();
+    let main = repo.path.join("wtd.toml");
+    assert!(ran.stderr.contains(&format!("in place of {} from now on", main.display())), "{ran:#?}");
     assert!(
         fs::read_to_string(linked.join("wtd.toml")).unwrap().contains("# project = \"shop\""),
         "{ran:#?}"
     );
     sandbox.client(["init"]).fails(3);
+}
+
+#[test]
+fn compose_files_that_can_not_be_read_are_told_and_no_template_is_written() {
+    if !require::compose() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let repo = sandbox.repo("shop");
+    fs::write(repo.path.join("compose.yaml"), "services: [").unwrap();
+    let line = sandbox.client_in(&repo.path, ["init"]).fails(1);
+    assert!(line.contains("yaml"), "{line}");
+    assert!(!repo.path.join("wtd.toml").exists());
 }
 
 #[test]

@@ -33,10 +33,12 @@ pub(crate) fn run(args: &InitArgs) -> Result<(), Error> {
         let _progress = Progress::of("Reading the Compose files");
         Project::read(&root, &path, &args.files)
     };
-    // Files that a person has named are meant to be read.
     let project = match project {
-        Err(error) if !args.files.is_empty() => return Err(error),
-        project => project,
+        // Files that are there, or that a person has named, are meant to be read.
+        Err(Unread::Failed(error)) => return Err(error),
+        Err(Unread::Absent(error)) if !args.files.is_empty() => return Err(error),
+        Err(Unread::Absent(error)) => Err(error),
+        Ok(project) => Ok(project),
     };
     let why = project.as_ref().err().map(ToString::to_string);
     let (declared, source) = match (&project, &why) {
@@ -53,6 +55,12 @@ pub(crate) fn run(args: &InitArgs) -> Result<(), Error> {
     write(&file, &text)?;
     if let Source::Nothing(why) = source {
         output::note("init", &format!("the file is a template: {why}"));
+    }
+    let is_other = |main: &PathBuf| {
+        main.canonicalize().is_ok_and(|main| file.canonicalize().is_ok_and(|own| own != main))
+    };
+    if let Some(main) = main_file(&root).filter(is_other) {
+        output::note("init", &format!("this worktree uses it in place of {} from now on", main.display()));
     }
     output::styled(&told(&file, &declared, project.as_ref().ok()))
 }
@@ -96,6 +104,14 @@ fn told(file: &Path, declared: &Declared, project: Option<&Project>) -> String {
     output::lines(lines.iter().map(|line| Printable(line)))
 }
 
+/// Why a project can't be read.
+enum Unread {
+    /// There are no Compose files, or nothing that reads them.
+    Absent(Error),
+    /// They are there, and can't be read.
+    Failed(Error),
+}
+
 /// The project as its Compose files have it.
 struct Project {
     found: Found,
@@ -106,13 +122,17 @@ struct Project {
 }
 
 impl Project {
-    fn read(root: &Path, path: &Path, named: &[PathBuf]) -> Result<Self, Error> {
+    fn read(root: &Path, path: &Path, named: &[PathBuf]) -> Result<Self, Unread> {
         let start = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         // The project's name is that of its files, not of the worktree that a shell has variables of.
         let environment = BTreeMap::from([(COMPOSE_PROJECT_NAME.to_owned(), None)]);
-        let docker = Docker::find(&start, environment.clone())?;
-        let files = Files::find(root, &start, named, &[], &docker)?;
-        let docker = Docker::find(files.directory(), environment)?;
+        let docker = Docker::find(&start, environment.clone()).map_err(Unread::Absent)?;
+        let files = Files::find(root, &start, named, &[], &docker).map_err(Unread::Absent)?;
+        let docker = Docker::find(files.directory(), environment).map_err(Unread::Absent)?;
+        Self::of(root, &docker, &files).map_err(Unread::Failed)
+    }
+
+    fn of(root: &Path, docker: &Docker, files: &Files) -> Result<Self, Error> {
         let raw = docker.config(&files.paths, &["--no-interpolate"], None)?.output()?;
         let mut found = Found::parse(&raw)?;
         if found.unsaid().next().is_some() {
@@ -142,8 +162,18 @@ fn file_name(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
+/// The main worktree, where its git dir tells.
+fn main_worktree(root: &Path) -> Option<PathBuf> {
+    let common_dir = git::common_dir(root).filter(|dir| file_name(dir) == ".git");
+    common_dir.as_deref().and_then(Path::parent).map(Path::to_owned)
+}
+
+/// The file that a linked worktree without one of its own uses.
+fn main_file(root: &Path) -> Option<PathBuf> {
+    main_worktree(root).map(|main| main.join(PROJECT_FILE))
+}
+
 /// The name of the main worktree's directory, after which projects are called.
 fn main_name(root: &Path) -> String {
-    let common_dir = git::common_dir(root).filter(|dir| file_name(dir) == ".git");
-    common_dir.as_deref().and_then(Path::parent).map_or_else(|| file_name(root), file_name)
+    main_worktree(root).map_or_else(|| file_name(root), |main| file_name(&main))
 }

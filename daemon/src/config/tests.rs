@@ -204,6 +204,8 @@ fn a_bad_file_is_refused_in_one_line_that_says_where() {
         ("resync = 0", "1: \"0\" is too short"),
         ("resync = true", "1: expected a length of time"),
         ("log = \"[\"", "1: \"[\" is not a log filter"),
+        ("log = \"warning\"", "1: \"warning\" is no level: write off, error, warn,"),
+        ("log = \"wtd=debug,quiet\"", "1: \"quiet\" is no level"),
         ("listen = \"0.0.0.0:1\"", "1: \"0.0.0.0:1\" is not a loopback address"),
         ("listen = \"[::]:1\"", "1: \"[::]:1\" is not a loopback address"),
         ("listen = \"example.org:1\"", "1: \"example.org:1\" is not an address"),

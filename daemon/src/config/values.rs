@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use serde::{Deserialize, Deserializer, de::Error};
+use tracing_subscriber::filter::LevelFilter;
 
 use super::{ConfigError, Engine, Settings};
 use crate::domain::port_ranges::PortRanges;
@@ -83,6 +84,12 @@ pub(super) fn resync(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) fn log(text: &str) -> Result<String, String> {
+    // A word that is no level would be taken for the name of a target, and everything else would be off.
+    let is_target =
+        |word: &str| word.contains(['=', ':', '[']) || word == "wtd" || word.parse::<LevelFilter>().is_ok();
+    if let Some(word) = text.split(',').map(str::trim).find(|word| !word.is_empty() && !is_target(word)) {
+        return Err(format!("{word:?} is no level: write off, error, warn, info, debug or trace"));
+    }
     match tracing_subscriber::EnvFilter::try_new(text) {
         Ok(_) => Ok(text.to_owned()),
         Err(error) => Err(format!("{text:?} is not a log filter: {error}")),
