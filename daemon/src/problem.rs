@@ -25,7 +25,7 @@ pub fn no_engine(error: &EngineError) -> Problem {
     let remedy = if error.is_answer() {
         "mend what it says where it runs, then run it again"
     } else {
-        "start it, or name it in DOCKER_HOST"
+        "start it, or name another one: by `engine` in the daemon's configuration, else in DOCKER_HOST"
     };
     Problem::new(ProblemType::EngineUnavailable, error.to_string(), remedy)
 }

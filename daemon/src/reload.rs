@@ -67,6 +67,8 @@ struct Inner {
     /// Locked for as long as a reload takes, so that two don't mix.
     in_force: Mutex<Config>,
     governed: Governed,
+    /// Why the last reload put nothing in force.
+    refused: parking_lot::Mutex<Option<String>>,
 }
 
 /// How the configuration compares with the one in force.
@@ -81,7 +83,12 @@ pub struct Difference {
 impl Reloader {
     /// Parts that go by `in_force`, which came from `sources`.
     pub fn new(sources: Sources, in_force: Config, governed: Governed) -> Self {
-        Self(Arc::new(Inner { sources, in_force: Mutex::new(in_force), governed }))
+        Self(Arc::new(Inner {
+            sources,
+            in_force: Mutex::new(in_force),
+            governed,
+            refused: parking_lot::Mutex::default(),
+        }))
     }
 
     /// Reads the configuration again and puts it in force, as far as that can be done without a restart. Says so in the
@@ -89,6 +96,7 @@ impl Reloader {
     pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
         systemd::notify_reloading();
         let result = self.replace().await;
+        *self.0.refused.lock() = result.as_ref().err().map(ToString::to_string);
         let status = match &result {
             Ok(reloaded) => {
                 info!(changed = reloaded.changed.join(" "), "configuration reloaded");
@@ -108,6 +116,11 @@ impl Reloader {
         };
         systemd::notify(&[NotifyState::Status(&status), NotifyState::Ready]);
         result
+    }
+
+    /// Why the last reload put nothing in force, if it did not.
+    pub fn refused(&self) -> Option<String> {
+        self.0.refused.lock().clone()
     }
 
     async fn replace(&self) -> Result<Reloaded, ReloadError> {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::harness::{Daemon, Ran, Repo, Sandbox, require};
+use crate::harness::{Daemon, Ran, Repo, Sandbox, require, until};
 
 /// A project as Compose reads it.
 struct Project(Value);
@@ -533,6 +533,13 @@ fn it_is_written_by_rename_taken_away_and_told_of_when_it_is_out_of_date() {
         assert_eq!(sandbox.list().at(linked).warnings, [""; 0]);
         assert_eq!(Project::of(sandbox, linked).host_ports(), BTreeSet::from([18_081]));
         assert!(repo.git(["status", "--porcelain"]).is_empty());
+        // Nothing can be done about it while the worktree is away.
+        let away = linked.with_extension("away");
+        fs::rename(linked, &away).unwrap();
+        until("it is missing", || sandbox.list().at(linked).clone(), |row| row.is("missing"));
+        assert_eq!(sandbox.list().at(linked).warnings, [""; 0]);
+        fs::rename(&away, linked).unwrap();
+        until("it is back", || sandbox.list().at(linked).clone(), |row| row.is("active"));
 
         let moved = sandbox.client_in(linked, ["reassign"]);
         moved.ok();

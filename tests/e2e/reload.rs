@@ -85,6 +85,8 @@ fn a_broken_file_is_told_in_one_line_and_the_configuration_of_before_stays() {
         let line = sandbox.client(["reload"]).fails(1);
         assert!(line.contains(why), "{line}");
         daemon.await_reload();
+        let status = sandbox.client(["status"]).ok();
+        assert!(status.contains("degraded") && status.contains(why), "{status}");
         let problem = daemon.http("POST", "/v1/reload", Some(&json!({})));
         problem.is_problem(409, "invalid-configuration");
         daemon.await_reload();
@@ -100,6 +102,7 @@ fn a_broken_file_is_told_in_one_line_and_the_configuration_of_before_stays() {
     let said = daemon.sighup();
     assert!(said.contains(&"STATUS=".to_owned()), "the complaint is taken back: {said:?}");
     assert_eq!(doctor(&sandbox).0, "ok");
+    assert!(!sandbox.client(["status"]).ok().contains("degraded"));
 }
 
 #[test]

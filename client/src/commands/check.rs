@@ -10,26 +10,34 @@ use crate::daemon::{Daemon, variable};
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::foreign;
+use crate::shell::quoted;
 
 /// Succeeds without a word when every variable is as this worktree has it.
 pub(crate) fn run(daemon: &Daemon, args: &CheckArgs) -> Result<(), Error> {
     match Environment::of(daemon, args.path.as_deref(), &mut || {}) {
         Ok(environment) => {
-            compare(&environment, &foreign::variables(&environment), |name| std::env::var_os(name))
+            let remedy = remedy(args.path.as_deref());
+            compare(&environment, &foreign::variables(&environment), &remedy, |name| std::env::var_os(name))
         }
         Err(error) if error.exit_code() == 3 => outside(variable(WTD_WORKTREE)),
         Err(error) => Err(error),
     }
 }
 
+/// What gives the shell the variables of the worktree that is asked about.
+fn remedy(path: Option<&Path>) -> String {
+    let path = path.map(|path| format!(" --path {}", quoted(path)));
+    format!("run `eval \"$(wtd-client env{})\"`", path.unwrap_or_default())
+}
+
 /// Compares the variables that `set` looks up with the worktree's. None may be `foreign`.
 fn compare(
     environment: &Environment,
     foreign: &[String],
+    remedy: &str,
     set: impl Fn(&str) -> Option<OsString>,
 ) -> Result<(), Error> {
     let here = environment.worktree.display();
-    let remedy = "run `eval \"$(wtd-client env)\"`";
     match set(WTD_WORKTREE).filter(|other| !other.is_empty()) {
         None => return Err(Error::failed(format!("the shell has no variables of {here}"), remedy)),
         Some(other) if Path::new(&other) != environment.worktree => {
@@ -70,7 +78,7 @@ fn outside(worktree: Option<OsString>) -> Result<(), Error> {
                 "the shell's variables are those of {}, and this is not a worktree",
                 Path::new(&worktree).display()
             ),
-            "open a new shell, or go back there",
+            "open a new shell, or go back there if it still exists",
         )),
     }
 }
@@ -91,8 +99,10 @@ mod tests {
             mistakes: Vec::new(),
             is_wanting: false,
         };
-        compare(&environment, &[], |name| set.iter().find(|(n, _)| *n == name).map(|(_, value)| value.into()))
-            .map_err(|error| error.to_string())
+        compare(&environment, &[], "run it", |name| {
+            set.iter().find(|(n, _)| *n == name).map(|(_, value)| value.into())
+        })
+        .map_err(|error| error.to_string())
     }
 
     #[test]
@@ -106,6 +116,12 @@ mod tests {
             result(&[("WTD_WORKTREE", "/w"), ("PORT_OFFSET", "0")]).unwrap_err().contains("PORT_OFFSET is 0")
         );
         assert!(result(&[("WTD_WORKTREE", "/w")]).unwrap_err().contains("PORT_OFFSET is not set"));
+    }
+
+    #[test]
+    fn the_remedy_is_for_the_worktree_that_is_asked_about() {
+        assert_eq!(remedy(None), "run `eval \"$(wtd-client env)\"`");
+        assert_eq!(remedy(Some(Path::new("../a b"))), "run `eval \"$(wtd-client env --path '../a b')\"`");
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub(crate) fn run(daemon: &Daemon, args: &ReassignArgs) -> Result<(), Error> {
     let allocation = daemon.again().reassign(&path, args.force, engine_hint())?;
     let ports: Vec<_> = allocation.ports.iter().map(|(name, port)| format!("{name} {port}")).collect();
     output::styled(&format!(
-        "{} now has offset {} ({}). Open shells still have the old variables.\n",
+        "{} now has offset {} ({}). In open shells: eval \"$(wtd-client env)\"\n",
         Printable(&allocation.path),
         allocation.offset,
         Printable(&ports.join(", ")),

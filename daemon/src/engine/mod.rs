@@ -200,7 +200,7 @@ impl Engine {
     /// What to do where an engine is needed and [`Engine::open`] gives none, with the reason before it.
     pub fn wanted(&self) -> (String, &'static str) {
         let remedy = if self.is_configured_away() {
-            "change `engine` there, then `wtd-client reload`"
+            "change `engine` there, then `wtd-client reload`, or start wtd anew without WTD_ENGINE or --engine"
         } else {
             "install one, or name one in DOCKER_HOST"
         };

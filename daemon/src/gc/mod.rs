@@ -230,7 +230,7 @@ fn not_asked(error: &EngineError) -> Problem {
     Problem::new(
         ProblemType::EngineUnavailable,
         error.to_string(),
-        "start it, or name it in DOCKER_HOST; `wtd-client gc --no-engine` releases offsets if it is gone for good",
+        "start it, or name another one: by `engine` in the daemon's configuration, else in DOCKER_HOST; `wtd-client gc --no-engine` releases offsets if it is gone for good",
     )
 }
 

@@ -132,6 +132,10 @@ pub(super) const REMEDY: &str =
 
 /// What is wrong with the override of a worktree. Reads the project's Compose files.
 pub(super) fn what_is_wrong(allocation: &Allocation) -> Option<String> {
+    if allocation.state != State::Active {
+        // Where there is no worktree there is nothing to write an override for.
+        return None;
+    }
     match &allocation.compose {
         Some(compose) => {
             let registered = complaint(allocation).map(str::to_owned);

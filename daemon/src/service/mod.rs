@@ -171,6 +171,9 @@ impl Service {
         if let Err(why) = self.registry_in_place().await {
             degraded.push(why);
         }
+        if let Some(why) = self.0.reloader.refused() {
+            degraded.push(format!("the configuration was not reloaded, the one before stays: {why}"));
+        }
         let polled = self.0.reconciler.polled().len();
         if polled > 0 {
             let limit = self.0.reconciler.watches().and_then(crate::watch::Watches::limit);

@@ -54,7 +54,7 @@ pub enum StoreError {
     #[error("the registry {} is on a network file system, where SQLite can't keep it safe; set WTD_STATE_DIR to a local directory", .0.display())]
     NetworkFileSystem(PathBuf),
     /// Another daemon has it.
-    #[error("the registry {} is held by {}; stop that one first", path.display(), if holder.is_empty() { "another wtd" } else { holder })]
+    #[error("the registry {} is held by {}; ask that one, or stop it first", path.display(), if holder.is_empty() { "another wtd" } else { holder })]
     Held {
         /// The registry.
         path: PathBuf,
