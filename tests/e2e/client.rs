@@ -359,6 +359,29 @@ fn a_broken_wtd_toml_is_told_with_file_line_and_reason_and_the_rest_stands() {
 }
 
 #[test]
+fn a_project_is_called_as_configured_for_as_long_as_the_setting_stands() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.daemon();
+    let repo = sandbox.repo("app");
+    let one = repo.add("one");
+    daemon.put(&repo.path);
+    let file = repo.path.join("wtd.toml");
+    let names = || [&repo.path, &one].map(|path| sandbox.get(path, "POSTGRES_DB"));
+    fs::write(&file, "project = \"shop\"\n").unwrap();
+    assert_eq!(names(), ["shop-0", "shop-10000"]);
+    // A mistake that is about to be mended gives nothing another name.
+    fs::write(&file, "project = \"shop\"\n[ports\n").unwrap();
+    assert_eq!(names(), ["shop-0", "shop-10000"]);
+    fs::write(&file, "[ports]\nUI_PORT = 3000\n").unwrap();
+    assert_eq!(names(), ["app-0", "app-10000"]);
+    assert_eq!(sandbox.get(&one, "COMPOSE_PROJECT_NAME"), "app-10000");
+    // Nor does another directory.
+    let moved = sandbox.path("renamed");
+    fs::rename(&repo.path, &moved).unwrap();
+    assert_eq!(sandbox.get(&moved, "POSTGRES_DB"), "app-0");
+}
+
+#[test]
 fn whoever_uses_the_variables_hears_of_a_broken_wtd_toml_on_one_line_and_gets_them_all_the_same() {
     let sandbox = Sandbox::new();
     let _daemon = sandbox.daemon();

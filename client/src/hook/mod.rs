@@ -69,7 +69,7 @@ pub(crate) fn follow(
         let (memory, change) = match wanted.get(&name) {
             _ if before.direnv.contains(&name) => (known, None),
             Some(wanted) => enter(wanted, known, (before.value)(&name), before.is_set_by_env),
-            None => (None, known.and_then(|known| leave(known, (before.value)(&name)))),
+            None => (None, known.and_then(|known| leave(known, (before.value)(&name).as_ref()))),
         };
         state.memories.extend(memory.map(|memory| (name.clone(), memory)));
         changes.extend(change.map(|change| (name, change)));
@@ -101,10 +101,9 @@ fn enter(
 }
 
 /// What brings back a variable that is not wanted here.
-fn leave(known: Memory, now: Option<OsString>) -> Option<Change> {
+fn leave(known: Memory, now: Option<&OsString>) -> Option<Change> {
     match known.before {
         None => Some(Change::Clear),
-        before if before == now => None,
-        Some(before) => Some(Change::Restore(before)),
+        Some(before) => (now != Some(&before)).then_some(Change::Restore(before)),
     }
 }

@@ -103,6 +103,8 @@ pub struct Allocation {
     pub ports: Ports,
     /// The project's name.
     pub project: String,
+    /// Whether the configuration gave that name; else the directory did.
+    pub project_is_configured: bool,
     /// How worktrees share the database server. It is what the project declared when the allocation was made.
     pub mode: DatabaseMode,
     /// The database's volume.

@@ -97,6 +97,7 @@ pub(super) mod tests {
             offset: Offset(offset),
             ports: Ports::from_iter([(Variable::db_host_port(), port)]),
             project: "app".into(),
+            project_is_configured: false,
             mode: DatabaseMode::Isolated,
             volume: DatabaseVolume::Own(names::volume_name("db_data", offset)),
             volumes: BTreeMap::new(),

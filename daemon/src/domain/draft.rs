@@ -10,7 +10,7 @@ use std::sync::Arc;
 use wtd_protocol::variable::{Variable, WTD_WORKTREE};
 use wtd_protocol::{ChangeKind, State};
 
-use super::allocation::{Allocation, DatabaseVolume, Ending, Moment, Repository};
+use super::allocation::{Allocation, DatabaseVolume, Ending, Moment, Repository, is_mistake};
 use super::allocator::{self, Exhausted, Rules, Taken};
 use super::content_hash::ContentHash;
 use super::gc::Look;
@@ -192,6 +192,7 @@ impl Draft {
             offset: granted.offset,
             ports: project.base_ports.iter().map(port_of).collect(),
             project: project.name.clone(),
+            project_is_configured: project.name_is_configured,
             mode: project.database_mode,
             volume: names.volume,
             volumes: names.volumes,
@@ -222,8 +223,9 @@ impl Draft {
     fn named_as_siblings(&self, repository: RepositoryId, project: &Project) -> Project {
         let mut project = project.clone();
         if !project.name_is_configured && project.database_mode != DatabaseMode::Isolated {
-            let is_sibling =
-                |other: &&Arc<Allocation>| other.is_live() && other.mode == project.database_mode;
+            let is_sibling = |other: &&Arc<Allocation>| {
+                other.is_live() && other.mode == project.database_mode && !other.project_is_configured
+            };
             if let Some(sibling) = self.ledger.of_repository(repository).find(is_sibling) {
                 project.rename(&sibling.project);
             }
@@ -266,9 +268,14 @@ impl Draft {
             }
         }
         let mut project_named = project.clone();
-        if !project.name_is_configured {
-            // A directory that is renamed does not rename the databases in its volume.
+        // A directory that is renamed does not rename the databases in its volume, and a mistake in the file that is about to
+        // be mended doesn't either. A name that was configured goes with its setting.
+        let keeps_name =
+            !allocation.project_is_configured || warnings.iter().any(|warning| is_mistake(warning));
+        if !project.name_is_configured && keeps_name {
             project_named.rename(&allocation.project);
+        } else {
+            allocation.project_is_configured = project.name_is_configured;
         }
         let mut names = Names::of(&project_named, allocation.offset, allocation.is_main());
         if is_other_mode {

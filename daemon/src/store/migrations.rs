@@ -15,7 +15,7 @@ macro_rules! embedded {
 }
 
 #[expect(clippy::unreadable_literal, reason = "as in the file's name")]
-const FILES: [(i64, &str, &str); 8] = embedded![
+const FILES: [(i64, &str, &str); 9] = embedded![
     (20261123000001, "create_registry"),
     (20261123000002, "trust"),
     (20261123000003, "gc"),
@@ -24,6 +24,7 @@ const FILES: [(i64, &str, &str); 8] = embedded![
     (20261123000006, "seedings"),
     (20261127000001, "restorings"),
     (20261127000002, "compose_further"),
+    (20261128000001, "configured_projects"),
 ];
 
 /// All of them, oldest first.

@@ -183,6 +183,7 @@ pub(super) fn allocation(row: &SqliteRow, parts: &mut Parts) -> Result<Allocatio
         offset: Offset(row.try_get("offset")?),
         ports: parts.ports.remove(&id).unwrap_or_default().into_iter().collect(),
         project: row.try_get("project")?,
+        project_is_configured: row.try_get("project_is_configured")?,
         mode: word(row, "mode", DatabaseMode::from_word)?,
         volume,
         volumes: current.into_iter().map(variable).collect::<Result<_, _>>()?,
@@ -230,12 +231,13 @@ pub(super) async fn put(connection: &mut SqliteConnection, allocation: &Allocati
     sqlx::query(
         "INSERT INTO allocations (id, repository, worktree_id, git_dir, device, inode, born_ns, path, path_device, finished,
              offset, project, database, compose_project, state, reason, since, created, ending, passed_over, warnings,
-             mode, shared_volume, schema, template, env, untrusted)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27)
+             mode, shared_volume, schema, template, env, untrusted, project_is_configured)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28)
          ON CONFLICT (id) DO UPDATE SET repository = ?2, worktree_id = ?3, git_dir = ?4, device = ?5, inode = ?6, born_ns = ?7,
              path = ?8, path_device = ?9, finished = ?10, offset = ?11, project = ?12, database = ?13, compose_project = ?14,
              state = ?15, reason = ?16, since = ?17, created = ?18, ending = ?19, passed_over = ?20, warnings = ?21,
-             mode = ?22, shared_volume = ?23, schema = ?24, template = ?25, env = ?26, untrusted = ?27",
+             mode = ?22, shared_volume = ?23, schema = ?24, template = ?25, env = ?26, untrusted = ?27,
+             project_is_configured = ?28",
     )
     .bind(&id)
     .bind(allocation.repository.to_string())
@@ -267,6 +269,7 @@ pub(super) async fn put(connection: &mut SqliteConnection, allocation: &Allocati
     .bind(allocation.template.as_ref().map(DatabaseName::as_str))
     .bind(to_json(&allocation.env)?)
     .bind(allocation.untrusted)
+    .bind(allocation.project_is_configured)
     .execute(&mut *connection)
     .await?;
     if allocation.state == State::Released {

@@ -55,6 +55,7 @@ fn allocation(repository: RepositoryId, offset: u16) -> Allocation {
             (Variable::new("UI_PORT").unwrap(), port(3000)),
         ]),
         project: "main".into(),
+        project_is_configured: false,
         mode: DatabaseMode::Isolated,
         volume: DatabaseVolume::Own(names::volume_name("db_data", offset)),
         volumes: BTreeMap::from([(

@@ -66,6 +66,7 @@ fn allocation(offset: u16, state: State) -> Allocation {
         offset: Offset(offset),
         ports: Ports::from_iter([(Variable::db_host_port(), port)]),
         project: "shop".into(),
+        project_is_configured: false,
         mode: DatabaseMode::Isolated,
         volume: DatabaseVolume::Own(names::volume_name("db_data", offset)),
         volumes: BTreeMap::from([(
