@@ -121,7 +121,8 @@ mod tests {
     #[test]
     fn the_remedy_is_for_the_worktree_that_is_asked_about() {
         assert_eq!(remedy(None), "run `eval \"$(wtd-client env)\"`");
-        assert_eq!(remedy(Some(Path::new("../a b"))), "run `eval \"$(wtd-client env --path '../a b')\"`");
+        let other = Path::new("../a b");
+        assert_eq!(remedy(Some(other)), format!("run `eval \"$(wtd-client env --path {})\"`", quoted(other)));
     }
 
     #[test]

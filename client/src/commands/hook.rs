@@ -58,8 +58,10 @@ fn follow(daemon: &Daemon, hooked: Hooked, shell: u32) -> Result<bool, Error> {
     let direnv = variable(DIRENV_DIFF).map(|record| hook::changed_by_direnv(&record)).unwrap_or_default();
     let (worktree, wanted) = (variable(WTD_WORKTREE), variables.get(WTD_WORKTREE));
     let left = worktree.as_ref().filter(|worktree| Some(*worktree) != wanted);
+    // Where the hook has set the worktree's variables, direnv has not.
+    let is_ours = state.as_ref().is_some_and(|state| state.memories.contains_key(WTD_WORKTREE));
     let before = Before {
-        is_set_by_env: direnv.is_empty() && worktree.is_some() && left.is_none(),
+        is_set_by_env: (direnv.is_empty() || is_ours) && worktree.is_some() && left.is_none(),
         given: left.map(|left| foreign::given_by_env(left)).unwrap_or_default(),
         state,
         direnv,
