@@ -312,16 +312,18 @@ fn the_hardened_daemon_reaches_repositories_git_ports_and_its_registry() {
         for place in ["~", "/tmp", "/var/tmp", "/srv/git"] {
             alice.says(&format!(
                 "git init -q {place}/shop; git -C {place}/shop commit -q --allow-empty -m first
-                wtd-client add {place}/shop
+                wtd-client add --timeout 20s {place}/shop
                 git -C {place}/shop worktree add -q {place}/linked; git -C {place}/shop worktree add -q {place}/gone"
             ));
             let (main, linked) =
                 (offset(&alice, &format!("{place}/shop")), offset(&alice, &format!("{place}/linked")));
             assert!(main != 0 && linked != 0, "somebody listens on 5432");
             // What can't be written in a git dir is known by its inode; here it is written.
-            alice.says(&format!(
-                "test -s {place}/shop/.git/wtd.json -a -s {place}/shop/.git/worktrees/linked/wtd.json"
-            ));
+            let git_dirs = [format!("{place}/shop/.git"), format!("{place}/shop/.git/worktrees/linked")];
+            for git_dir in git_dirs {
+                let written = || alice.run(&format!("test -s {git_dir}/wtd.json")).code;
+                until("its allocation file is there", written, |code| *code == Some(0));
+            }
             alice.says(&format!("git -C {place}/shop worktree remove {place}/gone"));
             let state = || {
                 let rows: Value = serde_json::from_str(&alice.says("wtd-client list --all --json")).unwrap();
