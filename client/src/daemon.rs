@@ -446,3 +446,8 @@ fn problem(status: u16, body: &[u8]) -> Error {
 pub(crate) fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
+
+/// As [`variable`], where it is UTF-8.
+pub(crate) fn text_variable(name: &str) -> Option<String> {
+    variable(name).and_then(|value| value.into_string().ok())
+}

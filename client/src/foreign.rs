@@ -6,27 +6,23 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use wtd_protocol::compose::{SEPARATOR, is_ours};
+use wtd_protocol::compose::is_ours;
 use wtd_protocol::variable::{
     COMPOSE_FILE, COMPOSE_PATH_SEPARATOR, COMPOSE_PROJECT_NAME, DB_MODE, DB_SCHEMA, DB_URL_OPTIONS,
     PGOPTIONS, PORT_OFFSET, REDIS_PREFIX, WTD_WORKTREE, may_be_set,
 };
 
-use crate::daemon::variable;
+use crate::compose::files::separator_of;
+use crate::daemon::{text_variable, variable};
 use crate::environment::Environment;
 use crate::fallback::{self, Found};
 
-/// The shell's value of a variable, if it is UTF-8.
-fn text(name: &str) -> Option<String> {
-    variable(name).and_then(|value| value.into_string().ok())
-}
-
 /// Their names.
 pub(crate) fn variables(here: &Environment) -> Vec<String> {
-    let mut names: Vec<String> = known_by_name(&text).into_iter().map(str::to_owned).collect();
+    let mut names: Vec<String> = known_by_name(&text_variable).into_iter().map(str::to_owned).collect();
     // Of this very project, at another offset than the shell's: variables that were read in without taking back what was
     // there before.
-    let sibling = here.project.as_deref().zip(text(COMPOSE_PROJECT_NAME));
+    let sibling = here.project.as_deref().zip(text_variable(COMPOSE_PROJECT_NAME));
     if sibling.is_some_and(|(project, set)| is_of_project(&set, project)) {
         names.push(COMPOSE_PROJECT_NAME.to_owned());
     }
@@ -49,8 +45,7 @@ fn is_of_project(name: &str, project: &str) -> bool {
 /// that it is ours where the file has gone with the worktree.
 pub(crate) fn given_by_env(root: &OsStr) -> BTreeMap<String, OsString> {
     let mut names = given_for(root);
-    let separator = separator_of(text(COMPOSE_PATH_SEPARATOR));
-    if text(COMPOSE_FILE).is_some_and(|files| is_ours(&files, separator)) {
+    if has_our_compose_file(&text_variable) {
         names.push(COMPOSE_FILE.to_owned());
     }
     names.into_iter().filter_map(|name| variable(&name).map(|value| (name, value))).collect()
@@ -65,16 +60,16 @@ fn given_for(root: &OsStr) -> Vec<String> {
     file.variables.into_iter().filter(is_as_given).map(|(name, _)| name).collect()
 }
 
-/// What stands between the files in `COMPOSE_FILE`, where the variable for it has this value.
-fn separator_of(variable: Option<String>) -> char {
-    variable.and_then(|text| text.chars().next()).unwrap_or(SEPARATOR)
+/// Whether `COMPOSE_FILE` has an override of wtd's in it.
+fn has_our_compose_file(shell: &dyn Fn(&str) -> Option<String>) -> bool {
+    let separator = separator_of(shell(COMPOSE_PATH_SEPARATOR));
+    shell(COMPOSE_FILE).is_some_and(|files| is_ours(&files, separator))
 }
 
 /// Those that tell by themselves that wtd gave them, whatever has become of the worktree that they were for.
 fn known_by_name(shell: &dyn Fn(&str) -> Option<String>) -> Vec<&'static str> {
     let mut names = Vec::new();
-    let separator = separator_of(shell(COMPOSE_PATH_SEPARATOR));
-    if shell(COMPOSE_FILE).is_some_and(|files| is_ours(&files, separator)) {
+    if has_our_compose_file(shell) {
         names.push(COMPOSE_FILE);
     }
     if let (Some(project), Some(offset)) = (shell(COMPOSE_PROJECT_NAME), shell(PORT_OFFSET))

@@ -7,6 +7,8 @@ use anstyle::Style;
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 use rustix::termios::tcgetwinsize;
 
+use crate::daemon::text_variable;
+
 const BOLD: Style = Style::new().bold();
 
 /// What stands between two columns.
@@ -66,10 +68,8 @@ fn records(table: &Table, header: &[&str]) -> String {
 
 /// A path as a person writes it: on a terminal, what is below the home directory begins with `~`.
 pub(crate) fn path(path: &str) -> String {
-    let home = if io::stdout().is_terminal() { crate::daemon::variable("HOME") } else { None };
-    home.and_then(|home| home.into_string().ok())
-        .and_then(|home| below(path, &home))
-        .unwrap_or_else(|| path.to_owned())
+    let home = if io::stdout().is_terminal() { text_variable("HOME") } else { None };
+    home.and_then(|home| below(path, &home)).unwrap_or_else(|| path.to_owned())
 }
 
 fn below(path: &str, home: &str) -> Option<String> {

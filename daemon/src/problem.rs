@@ -20,13 +20,14 @@ pub fn not_written(error: &WriteError) -> Problem {
     }
 }
 
+/// What to do about a container engine that gives no answer.
+pub const REACH_ENGINE: &str =
+    "start it, or name another one: by `engine` in the daemon's configuration, else in DOCKER_HOST";
+
 /// The container engine gave no answer, or could not do what it was asked to.
 pub fn no_engine(error: &EngineError) -> Problem {
-    let remedy = if error.is_answer() {
-        "mend what it says where it runs, then run it again"
-    } else {
-        "start it, or name another one: by `engine` in the daemon's configuration, else in DOCKER_HOST"
-    };
+    let remedy =
+        if error.is_answer() { "mend what it says where it runs, then run it again" } else { REACH_ENGINE };
     Problem::new(ProblemType::EngineUnavailable, error.to_string(), remedy)
 }
 

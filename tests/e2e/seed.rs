@@ -369,6 +369,12 @@ fn a_volume_that_was_empty_when_a_copy_began_is_looked_at_again_when_its_turn_co
     assert_eq!(shop.helpers(), []);
 }
 
+/// Begins to seed, which nobody watches.
+fn begin(shop: &Shop<'_>, worktree: &Path) -> Child {
+    let mut client = shop.seed_command(worktree, &[]);
+    client.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
 /// Runs a test with a worktree that can be seeded from a server with these settings, by way of a proxy of the engine.
 fn on_a_shop(settings: &str, test: impl for<'s> FnOnce(&EngineProxy, &Shop<'s>, Daemon<'s>, &Path)) {
     let Some(services) = services() else { return };
@@ -388,9 +394,7 @@ fn a_person_who_goes_away_while_a_volume_is_looked_into_is_in_nobodys_way() {
     on_a_shop(QUICK, |proxy, shop, _daemon, path| {
         shop.services.volume("db_data_10000", &[]);
         proxy.arm_at(Fault::KillBefore, "DELETE", 0, 0);
-        let mut client = shop.seed_command(path, &[]);
-        let mut client =
-            client.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut client = begin(shop, path);
         proxy.aim(client.id());
         assert_eq!(client.wait().unwrap().signal(), Some(9));
         assert!(proxy.disarm());
@@ -401,54 +405,47 @@ fn a_person_who_goes_away_while_a_volume_is_looked_into_is_in_nobodys_way() {
 
 #[test]
 fn what_can_not_be_copied_while_it_runs_is_paused_and_goes_on() {
-    let Some(services) = services() else { return };
-    if !require::program("psql") {
-        return;
-    }
-    let proxy = EngineProxy::start(services.socket());
-    let sandbox = Sandbox::with_config(&format!("engine = \"{}\"\n", proxy.host()));
-    let daemon = services.daemon(&sandbox);
-    let shop = Shop::new(&services, &sandbox, &daemon, NO_REPLICATION, "");
-    let (path, _) = shop.add(&daemon, "search");
-    let refused = shop.seed(&path, &["--no-pause"]).fails(1);
-    assert!(refused.contains("pg_basebackup can't copy volume db_data_0"), "{refused}");
-    shop.awaits_nothing_half_made();
+    on_a_shop(NO_REPLICATION, |proxy, shop, daemon, path| {
+        let refused = shop.seed(path, &["--no-pause"]).fails(1);
+        assert!(refused.contains("pg_basebackup can't copy volume db_data_0"), "{refused}");
+        shop.awaits_nothing_half_made();
 
-    // The daemon dies with the source halted; held is the archive that is unpacked into the copy.
-    proxy.arm_at(Fault::Hold, "PUT", 2, 0);
-    let mut client = shop.seed_command(&path, &[]);
-    let client = client.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    proxy.await_held();
-    daemon.kill9();
-    proxy.let_pass();
-    client.wait_with_output().unwrap();
-    assert!(shop.is_paused());
-    let _daemon = services.daemon(&sandbox);
-    shop.awaits_nothing_half_made();
+        // The daemon dies with the source halted; held is the archive that is unpacked into the copy.
+        proxy.arm_at(Fault::Hold, "PUT", 2, 0);
+        let client = begin(shop, path);
+        proxy.await_held();
+        daemon.kill9();
+        proxy.let_pass();
+        client.wait_with_output().unwrap();
+        assert!(shop.is_paused());
+        let _daemon = shop.services.daemon(shop.sandbox);
+        shop.awaits_nothing_half_made();
 
-    let redis = |words: &[&str], project: &str| {
-        let name = format!("{project}-queue-1");
-        let words = [&["exec", &name, "redis-cli"], words].concat();
-        Ran::of(services.inside(&sandbox, "docker").args(words)).ok()
-    };
-    redis(&["set", "job", "done"], "shop");
-    redis(&["save"], "shop");
-    let seeded = shop.seed(&path, &["--all"]);
-    let said = seeded.ok();
-    for (service, volume) in [("db", "db_data_0"), ("queue", "redis_data_0")] {
-        let line = format!("wtd-client: seed: shop-{service}-1 is paused while volume {volume} is copied\n");
-        assert!(seeded.stderr.contains(&line), "{seeded:#?}");
-        assert!(
-            seeded.stderr.contains(&format!("wtd-client: seed: shop-{service}-1 goes on\n")),
-            "{seeded:#?}"
-        );
-    }
-    assert!(said.contains("redis_data_10000 is a copy of redis_data_0"), "{said}");
-    assert!(!shop.is_paused());
-    shop.compose(&path, &["up", "--detach", "--wait"]);
-    assert_eq!(shop.sql(10_000, "SELECT count(*) FROM stock"), "1002");
-    assert_eq!(redis(&["get", "job"], "shop-10000"), "done\n");
-    assert_eq!(shop.sql(0, "SELECT count(*) FROM stock"), "1002");
+        let redis = |words: &[&str], project: &str| {
+            let name = format!("{project}-queue-1");
+            let words = [&["exec", &name, "redis-cli"], words].concat();
+            Ran::of(shop.services.inside(shop.sandbox, "docker").args(words)).ok()
+        };
+        redis(&["set", "job", "done"], "shop");
+        redis(&["save"], "shop");
+        let seeded = shop.seed(path, &["--all"]);
+        let said = seeded.ok();
+        for (service, volume) in [("db", "db_data_0"), ("queue", "redis_data_0")] {
+            let line =
+                format!("wtd-client: seed: shop-{service}-1 is paused while volume {volume} is copied\n");
+            assert!(seeded.stderr.contains(&line), "{seeded:#?}");
+            assert!(
+                seeded.stderr.contains(&format!("wtd-client: seed: shop-{service}-1 goes on\n")),
+                "{seeded:#?}"
+            );
+        }
+        assert!(said.contains("redis_data_10000 is a copy of redis_data_0"), "{said}");
+        assert!(!shop.is_paused());
+        shop.compose(path, &["up", "--detach", "--wait"]);
+        assert_eq!(shop.sql(10_000, "SELECT count(*) FROM stock"), "1002");
+        assert_eq!(redis(&["get", "job"], "shop-10000"), "done\n");
+        assert_eq!(shop.sql(0, "SELECT count(*) FROM stock"), "1002");
+    });
 }
 
 #[test]

@@ -7,7 +7,7 @@ use wtd_protocol::requests::PathRequest;
 
 use super::progress::{self, Broken};
 use crate::cli::GcArgs;
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, text_variable};
 use crate::environment::absolute;
 use crate::error::Error;
 use crate::output::{self, Printable};
@@ -102,8 +102,7 @@ fn request(args: &GcArgs) -> Result<GcRequest, Error> {
 
 /// The engine that the person's shell means: a daemon that runs as a service doesn't see these.
 pub(crate) fn engine_hint() -> EngineHint {
-    let text = |name| crate::daemon::variable(name).and_then(|value| value.into_string().ok());
-    EngineHint { docker_host: text("DOCKER_HOST"), docker_context: text("DOCKER_CONTEXT") }
+    EngineHint { docker_host: text_variable("DOCKER_HOST"), docker_context: text_variable("DOCKER_CONTEXT") }
 }
 
 fn dropped(plan: &GcReport) -> impl Iterator<Item = &GcItem> {

@@ -9,7 +9,7 @@ use wtd_protocol::compose::{self, SEPARATOR, digest, is_ours};
 use wtd_protocol::variable::{COMPOSE_FILE, COMPOSE_PATH_SEPARATOR};
 
 use super::docker::{Docker, memory};
-use crate::daemon::variable;
+use crate::daemon::text_variable;
 use crate::environment::absolute;
 use crate::error::Error;
 
@@ -106,13 +106,17 @@ pub(super) fn content(path: &Path) -> Result<Vec<u8>, Error> {
 
 /// What separates paths in the person's `COMPOSE_FILE`.
 pub(crate) fn separator() -> char {
-    let set = variable(COMPOSE_PATH_SEPARATOR).and_then(|text| text.into_string().ok());
+    separator_of(text_variable(COMPOSE_PATH_SEPARATOR))
+}
+
+/// What separates them where `COMPOSE_PATH_SEPARATOR` has this value.
+pub(crate) fn separator_of(set: Option<String>) -> char {
     set.and_then(|text| text.chars().next()).filter(char::is_ascii_punctuation).unwrap_or(SEPARATOR)
 }
 
 /// The person's own `COMPOSE_FILE`. One with an override of wtd's in it was set by wtd, maybe for another worktree.
 fn from_environment() -> Option<Vec<PathBuf>> {
-    let files = variable(COMPOSE_FILE)?.into_string().ok()?;
+    let files = text_variable(COMPOSE_FILE)?;
     (!is_ours(&files, separator())).then(|| split(&files, separator()))
 }
 

@@ -34,7 +34,8 @@ pub fn inputs(allocation: &Allocation) -> [u8; 32] {
 }
 
 /// The value of `COMPOSE_FILE`, and what separates the paths in it where a shell has to be told: the project's files,
-/// then the override. None without an override, and where the paths can't be written so (one is no UTF-8, or they hold every separator).
+/// then the override. None without an override, and where the paths can't be written so (one is no UTF-8, or they hold
+/// every separator).
 pub fn compose_file(allocation: &Allocation) -> Option<(String, Option<char>)> {
     let compose = allocation.compose.as_ref()?;
     let own = allocation.git_dir.join(FILE_NAME);

@@ -230,7 +230,10 @@ fn not_asked(error: &EngineError) -> Problem {
     Problem::new(
         ProblemType::EngineUnavailable,
         error.to_string(),
-        "start it, or name another one: by `engine` in the daemon's configuration, else in DOCKER_HOST; `wtd-client gc --no-engine` releases offsets if it is gone for good",
+        format!(
+            "{}; `wtd-client gc --no-engine` releases offsets if it is gone for good",
+            problem::REACH_ENGINE
+        ),
     )
 }
 

@@ -1,18 +1,11 @@
 //! Containers that a copy pauses: whatever becomes of the request, they go on in the end.
 
-use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::Child;
 use std::time::Duration;
 
-use super::{NO_REPLICATION, Shop, on_a_shop};
+use super::{NO_REPLICATION, begin, on_a_shop};
 use crate::harness::engine_proxy::Fault;
 use crate::harness::until;
-
-/// Begins to seed, which nobody watches.
-fn begin(shop: &Shop<'_>, worktree: &Path) -> Child {
-    let mut client = shop.seed_command(worktree, &[]);
-    client.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
-}
 
 #[track_caller]
 fn failed(client: Child) -> String {
